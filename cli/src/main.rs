@@ -1,0 +1,3 @@
+//! `git lock`: locks in a Git repository, from the command line.
+
+fn main() {}

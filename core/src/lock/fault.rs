@@ -1,0 +1,119 @@
+//! Rules and protocol steps that a test can leave out, to show that some test then fails.
+//!
+//! Without the feature `faults`, [`Faults`] is empty and every question is answered `false` at
+//! compile time.
+
+macro_rules! faults {
+    ($($(#[$doc:meta])* $name:ident,)*) => {
+        /// One rule or step to leave out.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        #[repr(u8)]
+        pub enum Fault { $($(#[$doc])* $name,)* }
+
+        impl Fault {
+            /// Every fault that can be seeded.
+            pub const ALL: &'static [Fault] = &[$(Fault::$name,)*];
+
+            /// The fault's name.
+            pub const fn as_str(self) -> &'static str {
+                match self { $(Fault::$name => stringify!($name),)* }
+            }
+        }
+    };
+}
+
+faults! {
+    /// A newcomer that fits beside the holders goes past the queue.
+    NewcomerOvertakes,
+    /// Exclusive is granted beside a shared holder.
+    ExclusiveBesideShared,
+    /// A hand-over grants only the first of several leading shared waiters.
+    GrantOneSharedOnly,
+    /// A grant from the queue lasts the whole ttl, so that a dead waiter costs all of it.
+    NoClaimWindow,
+    /// Waiters that are provably dead are granted all the same.
+    GrantDeadWaiters,
+    /// Waiters past their deadline are granted all the same.
+    GrantLateWaiters,
+    /// The holder's death is not looked at.
+    IgnoreDeadOwners,
+    /// A lease is extended after its end.
+    ExtendEndedLease,
+    /// The wall clock is believed without `max_clock_skew`.
+    NoClockSkew,
+    /// A lease's end on another boot's clock is read on this one's.
+    TrustForeignBoot,
+    /// The next token ignores what the journal says.
+    TokenIgnoresJournal,
+    /// The next token ignores what the record says.
+    TokenIgnoresRecord,
+    /// A tenure that the journal calls ended is believed when it still stands in the record.
+    IgnoreJournalTip,
+    /// The last holder's release deletes the record, whoever queues.
+    DropQueueOnRelease,
+    /// A release hands over to nobody, and leaves a queue without a holder.
+    NoHandOver,
+    /// A cancel takes the waiter out of the queue but leaves what was granted meanwhile.
+    CancelLeavesGrant,
+    /// Priority counts without ageing: the queue is ordered by priority alone.
+    NoAgeing,
+    /// Whoever knows a lock's name may release it.
+    ReleaseWithoutProof,
+    /// A queue whose lease is long overdue is kept, and its dead each cost a claim window.
+    KeepDeadQueue,
+    /// A new claim is granted under an id whose tenure has ended.
+    ReuseEndedId,
+    /// The guard believes in its lease until the very end.
+    NoSafetyMargin,
+    /// Fast delete: packed-refs is compared before the look for packed-refs.lock.
+    FastDeleteSwapped,
+    /// Fast delete: packed-refs.lock isn't looked for.
+    FastDeleteIgnoresLock,
+    /// Fast delete: packed-refs isn't compared with what was read.
+    FastDeleteIgnoresPacked,
+    /// Slow delete: packed-refs is rewritten without its lock.
+    SlowDeleteWithoutLock,
+    /// packed-refs is read before the ref's lock is taken, and believed afterwards.
+    PackedReadBeforeLock,
+    /// The ref isn't compared with its expected value under the lock.
+    NoCompare,
+    /// A stale lock is unlinked without its flock.
+    BreakWithoutFlock,
+    /// A stale lock is unlinked without a look at whether the path is still that file.
+    BreakWithoutInodeCheck,
+}
+
+/// A set of [`Fault`]s to leave out.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Faults {
+    #[cfg(feature = "faults")]
+    bits: u64,
+}
+
+impl Faults {
+    /// Nothing left out.
+    pub const NONE: Faults = Faults {
+        #[cfg(feature = "faults")]
+        bits: 0,
+    };
+
+    /// Leaves out one thing.
+    #[cfg(feature = "faults")]
+    pub const fn only(fault: Fault) -> Faults {
+        Faults { bits: 1 << fault as u8 }
+    }
+
+    /// Whether this is to be left out.
+    #[inline]
+    #[cfg(feature = "faults")]
+    pub const fn has(self, fault: Fault) -> bool {
+        self.bits & (1 << fault as u8) != 0
+    }
+
+    /// Whether this is to be left out.
+    #[inline]
+    #[cfg(not(feature = "faults"))]
+    pub const fn has(self, _fault: Fault) -> bool {
+        false
+    }
+}

@@ -1,0 +1,377 @@
+//! One lock while it is being decided about.
+
+use super::{
+    decide::{
+        Cause, Context, Decision, Edit, Ended, Event, Held, JournalTip, LockState, Opaque, Outcome, Place, Rebind,
+        Refusal, Request, Tenure, Wait,
+    },
+    expiry::{is_dead, is_late, remaining},
+    fault::Fault,
+    fingerprint::proves,
+    mode::Mode,
+    queue,
+    record::{BootTime, Claim, Holder, MAX_NUMBER, MAX_WAITERS, Record, Waiter},
+};
+
+/// One lock while it is being decided about: what its record will say, and what the journal will.
+pub(super) struct Work<'a> {
+    lock: usize,
+    context: Context<'a>,
+    journal: &'a JournalTip,
+    opaque: Option<Opaque>,
+    record: Record,
+    ended: Vec<Ended>,
+    events: Vec<Event>,
+    highest_token: u64,
+    changed: bool,
+}
+
+impl<'a> Work<'a> {
+    pub(super) fn new(lock: usize, state: &'a LockState, context: Context<'a>) -> Work<'a> {
+        let (record, opaque) = match &state.held {
+            Held::Free => (Record::default(), None),
+            Held::Record(record) => (record.clone(), None),
+            Held::Opaque(opaque) => (Record::default(), Some(opaque.clone())),
+        };
+        let faults = context.policy.faults;
+        let by_journal = if faults.has(Fault::TokenIgnoresJournal) { 0 } else { state.journal.highest_token };
+        let by_record = if faults.has(Fault::TokenIgnoresRecord) { 0 } else { record.highest_token() };
+        Work {
+            lock,
+            context,
+            journal: &state.journal,
+            opaque,
+            record,
+            ended: Vec::new(),
+            events: Vec::new(),
+            highest_token: by_journal.max(by_record),
+            changed: false,
+        }
+    }
+
+    fn fault(&self, fault: Fault) -> bool {
+        self.context.policy.faults.has(fault)
+    }
+
+    // ------------------------------------------------------------ what ends by itself
+
+    /// Ends what has ended by itself, drops who is gone, and grants to who is next. Whoever is
+    /// `asking` is evidently there.
+    pub(super) fn settle(&mut self, asking: &[&str]) {
+        let Context { now, facts, policy, .. } = self.context;
+        if let Some(Opaque::Missing { unchanged: Some(unchanged) }) = self.opaque
+            && unchanged >= policy.missing_object_hold
+        {
+            self.opaque = None;
+            self.journal_end(None, Cause::Expired, Some("its record was lost".to_owned()));
+        }
+        if !self.fault(Fault::IgnoreJournalTip) {
+            let before = self.record.holders.len();
+            let ended = &self.journal.ended;
+            self.record.holders.retain(|holder| !ended.contains(&holder.claim.id));
+            self.changed |= self.record.holders.len() != before;
+        }
+        let mut overdue = Vec::new();
+        let mut at = 0;
+        while let Some(holder) = self.record.holders.get(at) {
+            let fact = facts.of(&holder.claim.id);
+            let left = remaining(holder, now, fact, policy);
+            let dead = is_dead(holder.claim.bound, fact) && !self.fault(Fault::IgnoreDeadOwners);
+            if dead {
+                self.end(at, Cause::OwnerDied, None);
+            } else if left <= 0 && !(self.fault(Fault::ExtendEndedLease) && asking.contains(&&*holder.claim.id)) {
+                self.end(at, Cause::Expired, None);
+            } else {
+                at += 1;
+                continue;
+            }
+            overdue.push(left.min(0).unsigned_abs());
+        }
+        // Whoever waits and lives ends an overdue lease long before this; so nobody there lives.
+        let all_long_gone = self.record.holders.is_empty()
+            && overdue.iter().min().is_some_and(|overdue| *overdue >= policy.dead_queue_after())
+            && !self.fault(Fault::KeepDeadQueue);
+        let (late, dead) = (self.fault(Fault::GrantLateWaiters), self.fault(Fault::GrantDeadWaiters));
+        self.drop_waiters(|waiter| {
+            if is_late(waiter, now, policy) && !late {
+                Some("late")
+            } else if is_dead(waiter.claim.bound, facts.of(&waiter.claim.id)) && !dead {
+                Some("dead")
+            } else if all_long_gone && !asking.contains(&&*waiter.claim.id) {
+                Some("its queue was dead")
+            } else {
+                None
+            }
+        });
+        self.hand_over();
+    }
+
+    fn drop_waiters(&mut self, why: impl Fn(&Waiter) -> Option<&'static str>) {
+        let (lock, events) = (self.lock, &mut self.events);
+        let before = self.record.queue.len();
+        self.record.queue.retain(|waiter| match why(waiter) {
+            None => true,
+            Some(why) => {
+                events.push(Event::Dropped { lock, id: waiter.claim.id.clone(), why });
+                false
+            }
+        });
+        self.changed |= self.record.queue.len() != before;
+    }
+
+    /// Ends the tenure at this index.
+    fn end(&mut self, at: usize, cause: Cause, reason: Option<String>) -> Holder {
+        let holder = self.record.holders.remove(at);
+        self.journal_end(Some(holder.clone()), cause, reason);
+        holder
+    }
+
+    fn journal_end(&mut self, holder: Option<Holder>, cause: Cause, reason: Option<String>) {
+        self.changed = true;
+        let id = holder.as_ref().map(|holder| holder.claim.id.clone());
+        self.events.push(Event::Ended { lock: self.lock, id, cause });
+        if holder.as_ref().is_none_or(|holder| !holder.claim.mode.is_intent()) {
+            let (at, highest_token) = (self.context.now.wall, self.highest_token);
+            self.ended.push(Ended { holder, cause, at, reason, highest_token });
+        }
+    }
+
+    // ------------------------------------------------------------ grants
+
+    /// Grants to the head of the queue, and to whoever behind it fits beside it.
+    fn hand_over(&mut self) {
+        let mut granted = 0;
+        while let Some(head) = self.record.queue.first() {
+            let mode = head.claim.mode;
+            if !self.fits(mode)
+                || self.fault(Fault::NoHandOver)
+                || (granted > 0 && self.fault(Fault::GrantOneSharedOnly))
+            {
+                return;
+            }
+            let Waiter { claim, since, .. } = self.record.queue.remove(0);
+            let (now, policy) = (self.context.now, self.context.policy);
+            let lasts = if self.fault(Fault::NoClaimWindow) { claim.ttl } else { policy.claim_window };
+            self.grant(claim, lasts, now.wall.saturating_sub(since), true);
+            granted += 1;
+        }
+    }
+
+    fn fits(&self, mode: Mode) -> bool {
+        self.record.holders.iter().all(|holder| {
+            holder.claim.mode.compatible(mode)
+                || (mode == Mode::Exclusive
+                    && holder.claim.mode == Mode::Shared
+                    && self.fault(Fault::ExclusiveBesideShared))
+        })
+    }
+
+    fn grant(&mut self, claim: Claim, lasts: u64, waited: u64, from_queue: bool) -> Holder {
+        let now = self.context.now;
+        let token = (!claim.mode.is_intent()).then(|| {
+            self.highest_token = self.highest_token.saturating_add(1).max(now.wall_micros).min(MAX_NUMBER);
+            self.highest_token
+        });
+        let end = Some(BootTime { boot: now.boot_id.to_string(), at: now.boot.saturating_add(lasts) });
+        let holder = Holder { claim, acquired_at: now.wall, timeout: lasts, token, end, waited };
+        let id = holder.claim.id.clone();
+        self.events.push(Event::Granted { lock: self.lock, id, token, from_queue });
+        self.record.holders.push(holder.clone());
+        self.changed = true;
+        holder
+    }
+
+    /// Makes the lease at this index last `ttl` from now, or longer if it does already.
+    fn prolong(&mut self, at: usize, ttl: u64) -> Holder {
+        let now = self.context.now;
+        let holder = &mut self.record.holders[at];
+        let until = now.wall.saturating_add(ttl).saturating_sub(holder.acquired_at);
+        holder.timeout = holder.timeout.max(until);
+        let mut at = now.boot.saturating_add(ttl);
+        if let Some(end) = holder.end.as_ref().filter(|end| *end.boot == *now.boot_id) {
+            at = at.max(end.at);
+        }
+        holder.end = Some(BootTime { boot: now.boot_id.to_string(), at });
+        self.changed = true;
+        holder.clone()
+    }
+
+    // ------------------------------------------------------------ requests
+
+    pub(super) fn answer(&mut self, request: &Request) -> Outcome {
+        if let Some(opaque) = self.opaque.clone() {
+            return match (request, &opaque) {
+                (Request::Break { reason, .. }, Opaque::Corrupt(_) | Opaque::Missing { .. }) => {
+                    self.opaque = None;
+                    self.journal_end(None, Cause::Broken, reason.clone());
+                    Outcome::Broken(Vec::new())
+                }
+                (Request::Reap, _) => Outcome::Reaped,
+                // Nobody waits or holds under these ids as far as anybody can tell.
+                (Request::Cancel { .. }, Opaque::Corrupt(_)) => Outcome::Cancelled { found: false },
+                _ => Outcome::Refused(Refusal::Opaque(opaque)),
+            };
+        }
+        match request {
+            Request::Acquire { claim, priority, wait, place } => self.acquire(claim, *priority, wait.as_ref(), *place),
+            Request::Extend { tenure, ttl, rebind } => self.extend(tenure, *ttl, rebind.as_ref()),
+            Request::Release { tenure } => match self.find(tenure) {
+                Ok(at) => {
+                    let holder = self.end(at, Cause::Released, None);
+                    if self.fault(Fault::DropQueueOnRelease) {
+                        self.record.queue.clear();
+                    }
+                    self.hand_over();
+                    Outcome::Released(holder)
+                }
+                Err(refusal) => Outcome::Refused(refusal),
+            },
+            Request::Cancel { ids } => self.cancel(ids),
+            Request::Break { id, reason } => self.break_tenures(id.as_deref(), reason.as_ref()),
+            Request::Reap => Outcome::Reaped,
+        }
+    }
+
+    fn acquire(&mut self, claim: &Claim, priority: i32, wait: Option<&Wait>, place: Option<Place>) -> Outcome {
+        if let Some(at) = self.record.holders.iter().position(|holder| holder.claim.id == claim.id) {
+            // Granted from the queue meanwhile, or by an attempt whose answer was lost.
+            return Outcome::Granted(self.prolong(at, claim.ttl));
+        }
+        if let Some(ahead) = self.record.position(&claim.id) {
+            let Waiter { rank, since, .. } = self.record.queue[ahead];
+            return Outcome::Queued { ahead, place: Place { rank, since } };
+        }
+        let ended_now = |ended: &Ended| ended.holder.as_ref().is_some_and(|holder| holder.claim.id == claim.id);
+        if (self.journal.ended.contains(&claim.id) || self.ended.iter().any(ended_now))
+            && !self.fault(Fault::ReuseEndedId)
+        {
+            return Outcome::Gone;
+        }
+        if self.highest_token >= MAX_NUMBER {
+            return Outcome::Refused(Refusal::TokensExhausted);
+        }
+        let now = self.context.now;
+        let nobody_first = self.record.queue.is_empty() || self.fault(Fault::NewcomerOvertakes);
+        if nobody_first && self.fits(claim.mode) {
+            let waited = place.map_or(0, |place| now.wall.saturating_sub(place.since));
+            return Outcome::Granted(self.grant(claim.clone(), claim.ttl, waited, false));
+        }
+        let Some(wait) = wait else {
+            return Outcome::Refused(self.held());
+        };
+        if self.record.queue.len() >= MAX_WAITERS {
+            return Outcome::Refused(Refusal::QueueFull);
+        }
+        let place = place.unwrap_or_else(|| {
+            let since = queue::arrival(&self.record, now.wall);
+            let rank = if self.fault(Fault::NoAgeing) { -i64::from(priority) } else { queue::rank(since, priority) };
+            Place { rank, since }
+        });
+        let (until, end) = wait.until.clone().unzip();
+        let waiter = Waiter { claim: claim.clone(), priority, rank: place.rank, since: place.since, until, end };
+        let ahead = queue::insert(&mut self.record.queue, waiter);
+        self.changed = true;
+        self.events.push(Event::Queued { lock: self.lock, id: claim.id.clone(), ahead });
+        Outcome::Queued { ahead, place }
+    }
+
+    fn held(&self) -> Refusal {
+        match self.record.last_to_end() {
+            Some(holder) => Refusal::Held { holder: Box::new(holder.clone()), waiting: self.record.queue.len() },
+            None => Refusal::QueueFull,
+        }
+    }
+
+    /// The index of the tenure that is meant, if the proof fits.
+    fn find(&self, tenure: &Tenure) -> Result<usize, Refusal> {
+        let proven = |holder: &Holder| {
+            proves(&tenure.proof, &holder.claim.fingerprint) || self.fault(Fault::ReleaseWithoutProof)
+        };
+        let holders = &self.record.holders;
+        match &tenure.id {
+            Some(id) => match holders.iter().position(|holder| holder.claim.id == *id) {
+                Some(at) if proven(&holders[at]) => Ok(at),
+                Some(at) => Err(Refusal::NotOwner(Box::new(holders[at].clone()))),
+                None => Err(Refusal::NotHeld),
+            },
+            None => match (holders.iter().position(proven), self.record.last_to_end()) {
+                (Some(at), _) => Ok(at),
+                (None, Some(holder)) => Err(Refusal::NotOwner(Box::new(holder.clone()))),
+                (None, None) => Err(Refusal::NotHeld),
+            },
+        }
+    }
+
+    fn extend(&mut self, tenure: &Tenure, ttl: Option<u64>, rebind: Option<&Rebind>) -> Outcome {
+        let at = match self.find(tenure) {
+            Ok(at) => at,
+            Err(refusal) => return Outcome::Refused(refusal),
+        };
+        let claim = &mut self.record.holders[at].claim;
+        if let Some(Rebind { bound, process, pid, hostname }) = rebind {
+            claim.bound = *bound;
+            claim.process.clone_from(process);
+            claim.pid = *pid;
+            claim.hostname.clone_from(hostname);
+        }
+        let ttl = ttl.unwrap_or(claim.ttl);
+        claim.ttl = ttl;
+        Outcome::Extended(self.prolong(at, ttl))
+    }
+
+    fn cancel(&mut self, ids: &[String]) -> Outcome {
+        let before = self.record.queue.len();
+        self.drop_waiters(|waiter| ids.contains(&waiter.claim.id).then_some("cancelled"));
+        let mut found = self.record.queue.len() != before;
+        if !self.fault(Fault::CancelLeavesGrant) {
+            while let Some(at) = self.record.holders.iter().position(|holder| ids.contains(&holder.claim.id)) {
+                self.end(at, Cause::Cancelled, None);
+                found = true;
+            }
+        }
+        self.hand_over();
+        Outcome::Cancelled { found }
+    }
+
+    fn break_tenures(&mut self, id: Option<&str>, reason: Option<&String>) -> Outcome {
+        let mut broken = Vec::new();
+        while let Some(at) = self.record.holders.iter().position(|holder| id.is_none_or(|id| holder.claim.id == id)) {
+            broken.push(self.end(at, Cause::Broken, reason.cloned()));
+        }
+        self.hand_over();
+        if broken.is_empty() { Outcome::Refused(Refusal::NotHeld) } else { Outcome::Broken(broken) }
+    }
+
+    // ------------------------------------------------------------ the end
+
+    /// In how many milliseconds the next lease ends by itself.
+    pub(super) fn next_deadline(&self) -> Option<u64> {
+        let Context { now, facts, policy, .. } = self.context;
+        let left = |holder: &Holder| remaining(holder, now, facts.of(&holder.claim.id), policy);
+        self.record.holders.iter().map(|holder| u64::try_from(left(holder)).unwrap_or(0)).min()
+    }
+
+    pub(super) fn into_record(self) -> Record {
+        self.record
+    }
+
+    /// Adds what is to be written. The journal goes first: a crash in between leaves a tenure in
+    /// the record that the journal calls ended, and whoever sees that finishes its removal.
+    pub(super) fn finish(self, decision: &mut Decision) {
+        let lock = self.lock;
+        decision.events.extend(self.events);
+        if !self.changed {
+            return;
+        }
+        if !self.ended.is_empty() {
+            decision.edits.push(Edit::Journal { lock, entries: self.ended });
+        }
+        if self.record.holders.is_empty()
+            && (self.record.queue.is_empty() || !self.context.policy.faults.has(Fault::NoHandOver))
+        {
+            decision.edits.push(Edit::Remove { lock });
+        } else {
+            decision.edits.push(Edit::Put { lock, record: self.record });
+        }
+    }
+}

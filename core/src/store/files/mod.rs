@@ -1,0 +1,218 @@
+//! A repository on this machine, in process, without `git`.
+//!
+//! Objects, configuration and discovery go through gix. Refs are read and written here, by Git's
+//! own files-backend protocol, because gix's ref transactions are not safe beside `git pack-refs`:
+//! they read the packed refs before they take the locks, and let go of packed-refs.lock before the
+//! loose file is gone.
+
+mod delete;
+pub mod doctor;
+mod lockfile;
+mod objects;
+mod open;
+mod packed;
+mod recent;
+mod refs;
+mod sweep;
+mod watch;
+
+use std::{
+    fs, io,
+    os::unix::fs::DirBuilderExt,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use crate::{
+    clock::{Clock, SystemClock},
+    error::Result,
+    lock::fault::Faults,
+    name::RefName,
+    store::{NewValue, Object, Oid, RefEdit, RefStore, Swept, Transacted, Watch, object},
+};
+
+pub use lockfile::LockFileReport;
+
+use lockfile::LockRules;
+use packed::PackedRefs;
+
+/// How the files store treats the repository.
+#[derive(Clone, Debug)]
+pub struct FilesOptions {
+    /// Sync objects, refs and folders to disk, which Git by default does not. Without it locks
+    /// survive crashes of processes, not of the machine. Default: false.
+    pub durable: bool,
+    /// How old one of Git's own `.lock` files must be before it counts as left behind. Default:
+    /// ten minutes.
+    pub stale_lock_age: Duration,
+    /// How long to wait for a `.lock` file that somebody holds. Default: ten seconds.
+    pub lock_timeout: Duration,
+    /// How long a superseded object stays, for those who may be reading it. Default: ten minutes.
+    pub sweep_grace: Duration,
+    /// Whether `GIT_DIR` and its kin are heeded, as a Git command does. Default: false.
+    pub environment: bool,
+    /// Time. Default: the machine's.
+    pub clock: Arc<dyn Clock>,
+    /// Steps left out by a test.
+    pub faults: Faults,
+}
+
+impl Default for FilesOptions {
+    fn default() -> FilesOptions {
+        FilesOptions {
+            durable: false,
+            stale_lock_age: Duration::from_secs(600),
+            lock_timeout: Duration::from_secs(10),
+            sweep_grace: Duration::from_secs(600),
+            environment: false,
+            clock: Arc::new(SystemClock),
+            faults: Faults::NONE,
+        }
+    }
+}
+
+/// The refs and objects of a repository on this machine.
+pub struct FilesStore {
+    common_dir: PathBuf,
+    hash: gix::hash::Kind,
+    loose: gix::odb::loose::Store,
+    odb: Mutex<gix::odb::Handle>,
+    packed: PackedRefs,
+    rules: LockRules,
+    sweep: sweep::Spool,
+    recent: recent::Recent,
+    settings: Settings,
+}
+
+/// What the repository's configuration says about locks, where the caller said nothing.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Settings {
+    /// `gitlock.prefix`.
+    pub prefix: Option<String>,
+    /// `gitlock.keep`.
+    pub keep: Option<u32>,
+    /// `gitlock.durable`.
+    pub durable: Option<bool>,
+    /// `gitlock.staleLockAge`, in milliseconds.
+    pub stale_lock_age_ms: Option<u64>,
+    /// `gitlock.maxClockSkew`, in milliseconds.
+    pub max_clock_skew_ms: Option<u64>,
+}
+
+impl FilesStore {
+    /// The folder that all worktrees of the repository share.
+    pub fn common_dir(&self) -> &Path {
+        &self.common_dir
+    }
+
+    /// What the repository's configuration says.
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// A path in gitlock's own folder, which is made if it isn't there.
+    fn state_file(&self, name: &str) -> io::Result<PathBuf> {
+        let folder = self.common_dir.join("gitlock");
+        let path = folder.join(name);
+        if !folder.is_dir() {
+            let mode = 0o777 | if self.rules.shared == 0 { 0 } else { 0o2000 };
+            fs::DirBuilder::new().recursive(true).mode(mode).create(&folder)?;
+        }
+        Ok(path)
+    }
+
+    fn write_objects(&self, edits: &[RefEdit]) -> Result<Vec<Option<Oid>>> {
+        let mut ids = Vec::with_capacity(edits.len());
+        for edit in edits {
+            let mut last = None;
+            for object in edit.new.iter().flat_map(|value| object::encode(value, self.hash)) {
+                self.write_object(&object)?;
+                self.recent.note(self, &edit.name, &object);
+                last = Some(object.id);
+            }
+            ids.push(last);
+        }
+        Ok(ids)
+    }
+}
+
+impl RefStore for FilesStore {
+    fn read(&self, name: &RefName) -> Result<Option<Oid>> {
+        self.read_ref(name)
+    }
+
+    fn object(&self, id: &Oid) -> Result<Object> {
+        let found = self.read_object(id)?;
+        if found == Object::Missing && self.recent.restore(self, Some(id)) > 0 {
+            return self.read_object(id);
+        }
+        Ok(found)
+    }
+
+    fn list(&self, prefix: &str) -> Result<Vec<(RefName, Oid)>> {
+        self.list_refs(prefix)
+    }
+
+    #[tracing::instrument(level = "debug", skip_all, fields(edits = edits.len()), err(level = "debug"))]
+    fn transact(&self, edits: &[RefEdit]) -> Result<Transacted> {
+        let new = self.write_objects(edits)?;
+        let done = self.swap(edits, &new);
+        if !matches!(done, Ok(Transacted::Committed(_))) {
+            // What was written for nothing is swept like everything else that nothing refers to.
+            let unused: Vec<Oid> = new.into_iter().flatten().collect();
+            self.superseded(&unused);
+        }
+        done
+    }
+
+    fn restore(&self, value: &NewValue) -> Result<bool> {
+        let mut any = false;
+        for object in object::encode(value, self.hash) {
+            if !self.has_object(&object.id) {
+                self.write_object(&object)?;
+                any = true;
+            }
+        }
+        Ok(any)
+    }
+
+    fn watch(&self, prefix: &str) -> Result<Box<dyn Watch>> {
+        watch::start(&self.common_dir.join(prefix))
+    }
+
+    fn superseded(&self, objects: &[Oid]) {
+        self.sweep.note(self, objects);
+    }
+
+    fn sweep(&self, grace: Option<Duration>) -> Result<Swept> {
+        self.sweep.run(self, grace)
+    }
+
+    fn tend(&self) {
+        self.recent.restore(self, None);
+        self.sweep.flush(self);
+    }
+
+    fn unchanged_for(&self, name: &RefName, id: &Oid) -> Option<u64> {
+        recent::sighting(self, name, id)
+    }
+
+    fn location(&self) -> String {
+        self.common_dir.display().to_string()
+    }
+}
+
+impl std::fmt::Debug for FilesStore {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("FilesStore").field("common_dir", &self.common_dir).finish_non_exhaustive()
+    }
+}
+
+/// Widens the gap between two steps, so that a test meets the race on purpose.
+#[cfg(feature = "faults")]
+fn pause_for_tests(rules: &LockRules) {
+    if rules.faults != Faults::NONE {
+        rules.clock.pause(Duration::from_millis(2));
+    }
+}

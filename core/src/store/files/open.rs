@@ -1,0 +1,190 @@
+//! Finding a repository, and refusing what this store would misread.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::Mutex,
+};
+
+use gix::{discover::upwards, sec::trust::Mapping};
+
+use crate::{
+    error::{Error, Result},
+    error_code::ErrorCode,
+};
+
+use super::{
+    FilesOptions, FilesStore, Settings, lockfile::LockRules, packed::PackedRefs, recent::Recent, sweep::Spool,
+};
+
+/// The extensions that change nothing about where refs and objects are.
+const HARMLESS: [&str; 6] =
+    ["noop", "preciousobjects", "partialclone", "worktreeconfig", "relativeworktrees", "objectformat"];
+
+impl FilesStore {
+    /// Opens the repository that `path` is in.
+    ///
+    /// # Errors
+    /// [`ErrorCode::NotARepository`], [`ErrorCode::Untrusted`] if it belongs to somebody else and
+    /// isn't a `safe.directory`, and [`ErrorCode::Unsupported`] for what would be misread.
+    pub fn open(path: impl AsRef<Path>, options: &FilesOptions) -> Result<FilesStore> {
+        let path = path.as_ref();
+        let repo = discover(path, options)?.to_thread_local();
+        let common_dir = absolute(repo.common_dir())?;
+        if repo.git_dir_trust() != gix::sec::Trust::Full {
+            return Err(Error::new(
+                ErrorCode::Untrusted,
+                format!(
+                    "the repository {} belongs to another user; if you trust it, run \
+                     `git config --global --add safe.directory {}`",
+                    common_dir.display(),
+                    repo.workdir().unwrap_or(&common_dir).display()
+                ),
+            ));
+        }
+        let config = repo.config_snapshot();
+        let boolean = |key: &str| config.boolean(key).unwrap_or(false);
+        check_format(&config, &common_dir)?;
+        let hash = repo.object_hash();
+        let settings = settings(&config)?;
+        let durable = options.durable || settings.durable.unwrap_or(false);
+        let shared =
+            shared_mode(&config.string("core.sharedRepository").map(|value| value.to_string()).unwrap_or_default());
+        let rules = LockRules {
+            timeout: options.lock_timeout,
+            stale_age: settings.stale_lock_age_ms.map_or(options.stale_lock_age, std::time::Duration::from_millis),
+            shared,
+            durable,
+            clock: options.clock.clone(),
+            faults: options.faults,
+        };
+        // Git heeds a symbolic link here and works on what it points at; so does this store.
+        let packed_path = common_dir.join("packed-refs");
+        let packed_path = packed_path.canonicalize().unwrap_or(packed_path);
+        let objects_dir = repo.objects.store_ref().path().to_owned();
+        let loose = gix::odb::loose::Store::at_opts(
+            objects_dir,
+            hash,
+            gix::odb::loose::Options { alloc_limit_bytes: Some(8 << 20), compression: repo.loose_compression() },
+        );
+        let precious = boolean("extensions.preciousObjects");
+        let odb = repo.objects.clone().into_inner();
+        Ok(FilesStore {
+            hash,
+            loose,
+            odb: Mutex::new(odb),
+            packed: PackedRefs::new(packed_path),
+            rules,
+            sweep: Spool::new(options.sweep_grace, precious),
+            recent: Recent::default(),
+            settings,
+            common_dir,
+        })
+    }
+}
+
+fn discover(path: &Path, options: &FilesOptions) -> Result<gix::ThreadSafeRepository> {
+    let open = gix::open::Options::default();
+    let trust = Mapping { full: open.clone(), reduced: open };
+    let upwards = upwards::Options::default();
+    let found = if options.environment {
+        gix::ThreadSafeRepository::discover_with_environment_overrides_opts(path, upwards, trust)
+    } else {
+        gix::ThreadSafeRepository::discover_opts(path, upwards, trust)
+    };
+    found.map_err(|error| {
+        let why = error.to_string();
+        // Nothing there, as opposed to something there that can't be opened.
+        let nothing = !path.exists() || gix::discover::upwards(path).is_err();
+        if nothing {
+            let message = format!(
+                "there is no Git repository at {} or above it; run this inside one, name one with -C, or make one with `git init`",
+                path.display()
+            );
+            Error::new(ErrorCode::NotARepository, message)
+        } else {
+            let message = format!("the repository at {} can't be opened: {why}", path.display());
+            Error::new(ErrorCode::Unsupported, message)
+        }
+        .with_source(why)
+    })
+}
+
+fn absolute(path: &Path) -> Result<PathBuf> {
+    path.canonicalize().map_err(|error| Error::io(format_args!("can't find {}", path.display()), error))
+}
+
+/// Refuses the formats and extensions that this store would misread, as Git itself would refuse
+/// what it doesn't know (gitrepository-layout, repository-version).
+fn check_format(config: &gix::config::Snapshot<'_>, common_dir: &Path) -> Result<()> {
+    let refuse = |what: String, advice: &str| {
+        let message =
+            format!("the repository {} has {what}, which this gitlock would misread; {advice}", common_dir.display());
+        Err(Error::new(ErrorCode::Unsupported, message))
+    };
+    let version = config.integer("core.repositoryFormatVersion").unwrap_or(0);
+    if !(0..=1).contains(&version) {
+        return refuse(format!("the format version {version}"), "use a newer gitlock");
+    }
+    // On disk even where the configuration was edited by hand: this folder is the reftable backend.
+    if common_dir.join("reftable").is_dir() {
+        return refuse(
+            "its refs in the reftable format".to_owned(),
+            "use a repository with `extensions.refStorage=files`",
+        );
+    }
+    let Some(sections) = config.plumbing().sections_by_name("extensions") else { return Ok(()) };
+    for section in sections {
+        if section.header().subsection_name().is_some() {
+            continue;
+        }
+        for name in section.body().value_names() {
+            let key = name.to_string().to_ascii_lowercase();
+            if key == "refstorage" {
+                let value = section.body().value("refStorage").map(|value| value.to_string()).unwrap_or_default();
+                if !value.eq_ignore_ascii_case("files") {
+                    return refuse(
+                        format!("its refs in the format {value:?}"),
+                        "use a repository with `extensions.refStorage=files`",
+                    );
+                }
+            } else if version == 1 && !HARMLESS.contains(&&*key) {
+                return refuse(format!("the extension {key:?}"), "use a newer gitlock, or a repository without it");
+            }
+        }
+    }
+    Ok(())
+}
+
+fn settings(config: &gix::config::Snapshot<'_>) -> Result<Settings> {
+    let number = |key: &str| -> Result<Option<u64>> {
+        let refuse = |why: &str| {
+            Error::new(
+                ErrorCode::InvalidArgument,
+                format!("the setting {key} {why}; set it to a whole number, 0 or more"),
+            )
+        };
+        match config.try_integer(key) {
+            Ok(None) => Ok(None),
+            Ok(Some(value)) => u64::try_from(value).map(Some).map_err(|_| refuse("is negative")),
+            Err(error) => Err(refuse("isn't a number").with_source(error.to_string())),
+        }
+    };
+    let keep = number("gitlock.keep")?.map(|keep| u32::try_from(keep).unwrap_or(u32::MAX));
+    Ok(Settings {
+        prefix: config.string("gitlock.prefix").map(|prefix| prefix.to_string()),
+        keep,
+        durable: config.boolean("gitlock.durable"),
+        stale_lock_age_ms: number("gitlock.staleLockAge")?,
+        max_clock_skew_ms: number("gitlock.maxClockSkew")?,
+    })
+}
+
+/// The permission bits that `core.sharedRepository` adds (git-config).
+fn shared_mode(value: &str) -> u32 {
+    match value.to_ascii_lowercase().as_str() {
+        "" | "umask" | "false" | "no" | "off" | "0" => 0,
+        "group" | "true" | "yes" | "on" | "1" => 0o660,
+        "all" | "world" | "everybody" | "2" => 0o664,
+        octal => u32::from_str_radix(octal.trim_start_matches("0o"), 8).unwrap_or(0) & 0o666,
+    }
+}

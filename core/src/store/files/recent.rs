@@ -1,0 +1,222 @@
+//! A small log of objects that were just put behind refs, to write them again if they vanish.
+//!
+//! `git prune --expire=now` marks what is reachable and then deletes everything else. An object
+//! that is written and referred to in between is deleted with its ref in place, and then
+//! `git gc` dies of the broken ref. Holders write their records again, but a journal's commits
+//! have no holder, and a lock that a finished command acquired has none that runs. So what is
+//! written goes into this log too, and whoever finds an object missing takes it from here.
+
+use std::{
+    collections::{HashMap, HashSet},
+    fs::{self, File},
+    io::{self, Read, Seek, SeekFrom, Write},
+    os::unix::fs::MetadataExt,
+    path::PathBuf,
+    sync::{Mutex, PoisonError},
+};
+
+use crate::{
+    name::RefName,
+    store::{
+        Oid,
+        object::{self, Encoded},
+    },
+};
+
+use super::FilesStore;
+
+/// When one generation of the log is full, in bytes. Two are kept.
+const GENERATION: u64 = 8 << 20;
+
+/// After how many entries a process looks whether the log was rotated by another.
+const LOOK_EVERY: u32 = 64;
+
+/// How much of the log's end a one-shot command looks through.
+const TAIL: u64 = 64 << 10;
+
+#[derive(Default)]
+pub(super) struct Recent(Mutex<State>);
+
+#[derive(Default)]
+struct State {
+    file: Option<File>,
+    written: u32,
+    /// Whether something was logged since the last look at what is missing.
+    dirty: bool,
+    /// Whether this process has been here before, so that it is no one-shot command.
+    lasting: bool,
+}
+
+struct Entry<'a> {
+    kind: gix::objs::Kind,
+    id: Oid,
+    name: &'a str,
+    bytes: &'a [u8],
+}
+
+impl Recent {
+    /// Logs an object. That it may fail harms nothing but the second chance.
+    pub(super) fn note(&self, store: &FilesStore, name: &RefName, object: &Encoded) {
+        let mut entry = format!("o {} {} {} {name}\n", object.kind, object.id, object.bytes.len()).into_bytes();
+        entry.extend_from_slice(&object.bytes);
+        entry.push(b'\n');
+        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Err(error) = state.append(store, &entry) {
+            state.file = None;
+            tracing::debug!(%error, "an object isn't in the log of recent ones");
+        }
+    }
+
+    /// Writes what is missing: the wanted object, or the newest commits of every journal in the
+    /// log. Returns how many objects were written.
+    pub(super) fn restore(&self, store: &FilesStore, wanted: Option<&Oid>) -> usize {
+        let tail = {
+            let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            if wanted.is_none() && !std::mem::take(&mut state.dirty) {
+                return 0;
+            }
+            let tail = wanted.is_none() && !state.lasting;
+            state.lasting = true;
+            tail
+        };
+        let mut log = Vec::new();
+        for generation in ["recent.1", "recent"] {
+            if !(tail && generation == "recent.1") {
+                // A log that can't be read restores nothing, which is what it would without it.
+                let _ = read_end(
+                    store.common_dir().join("gitlock").join(generation),
+                    if tail { TAIL } else { u64::MAX },
+                    &mut log,
+                );
+            }
+        }
+        let entries = parse(&log);
+        let missing = match wanted {
+            Some(id) => entries.iter().filter(|entry| entry.id == *id).take(1).collect(),
+            None => missing_commits(store, &entries),
+        };
+        missing.into_iter().filter(|entry| write_again(store, entry)).count()
+    }
+}
+
+impl State {
+    fn append(&mut self, store: &FilesStore, entry: &[u8]) -> io::Result<()> {
+        self.dirty = true;
+        self.written += 1;
+        if self.file.is_none() || self.written.is_multiple_of(LOOK_EVERY) {
+            self.file = None;
+            let path = store.state_file("recent")?;
+            let file = File::options().create(true).append(true).open(&path)?;
+            if file.metadata()?.size() < GENERATION {
+                self.file = Some(file);
+            } else {
+                fs::rename(&path, path.with_extension("1"))?;
+                self.file = Some(File::options().create(true).append(true).open(&path)?);
+            }
+        }
+        match &mut self.file {
+            Some(file) => file.write_all(entry),
+            None => Ok(()),
+        }
+    }
+}
+
+fn read_end(path: PathBuf, most: u64, log: &mut Vec<u8>) -> io::Result<()> {
+    let mut file = File::open(path)?;
+    let size = file.metadata()?.size();
+    file.seek(SeekFrom::Start(size.saturating_sub(most)))?;
+    // Two generations at most, but who knows what somebody put there.
+    file.take(2 * GENERATION).read_to_end(log)?;
+    log.push(b'\n');
+    Ok(())
+}
+
+/// The entries of a log; what is torn or cut off is skipped.
+fn parse(log: &[u8]) -> Vec<Entry<'_>> {
+    let mut entries = Vec::new();
+    let mut at = 0;
+    while at < log.len() {
+        let line_end = log[at..].iter().position(|byte| *byte == b'\n').map_or(log.len(), |newline| at + newline);
+        match entry_at(log, at, line_end) {
+            Some(entry) => {
+                at = line_end + 1 + entry.bytes.len() + 1;
+                entries.push(entry);
+            }
+            None => at = line_end + 1,
+        }
+    }
+    entries
+}
+
+fn entry_at(log: &[u8], at: usize, line_end: usize) -> Option<Entry<'_>> {
+    let line = std::str::from_utf8(&log[at..line_end]).ok()?;
+    let mut words = line.strip_prefix("o ")?.split(' ');
+    let kind = gix::objs::Kind::from_bytes(words.next()?.as_bytes()).ok()?;
+    let id = Oid::from_hex(words.next()?.as_bytes())?;
+    let length: usize = words.next()?.parse().ok()?;
+    let name = words.next()?;
+    let bytes = log.get(line_end + 1..line_end.checked_add(1)?.checked_add(length)?)?;
+    Some(Entry { kind, id, name, bytes })
+}
+
+/// The commits that the journals in the log still reach and that are gone.
+fn missing_commits<'a>(store: &FilesStore, entries: &'a [Entry<'a>]) -> Vec<&'a Entry<'a>> {
+    let commits: HashMap<Oid, &Entry<'_>> =
+        entries.iter().filter(|entry| entry.kind != gix::objs::Kind::Blob).map(|entry| (entry.id, entry)).collect();
+    let journals: HashSet<&str> = commits.values().map(|entry| entry.name).collect();
+    let mut missing = Vec::new();
+    for name in journals {
+        let mut next = store.read_ref(&RefName::foreign(name)).ok().flatten();
+        while let Some(entry) = next.and_then(|id| commits.get(&id)) {
+            if !store.has_object(&entry.id) {
+                missing.push(*entry);
+            }
+            next = object::parse_commit(entry.bytes, store.hash).ok().and_then(|commit| commit.parent);
+        }
+    }
+    // The tree that they all have; whoever made a journal's first commit logged it.
+    missing
+        .extend(commits.values().filter(|entry| entry.kind == gix::objs::Kind::Tree && !store.has_object(&entry.id)));
+    missing
+}
+
+fn write_again(store: &FilesStore, entry: &Entry<'_>) -> bool {
+    let id = gix::objs::compute_hash(store.hash, entry.kind, entry.bytes).ok();
+    if id != Some(object::to_gix(&entry.id)) || store.has_object(&entry.id) {
+        return false;
+    }
+    tracing::warn!(object = %entry.id, name = entry.name, "writing an object again that was pruned from under its ref");
+    store.write_object(&Encoded { kind: entry.kind, bytes: entry.bytes.to_vec(), id: entry.id }).is_ok()
+}
+
+// ---------------------------------------------------------------- sightings
+
+/// For how long a ref has been seen at this object, in milliseconds of this boot's clock: kept in
+/// a file, so that one-shot commands don't start over.
+pub(super) fn sighting(store: &FilesStore, name: &RefName, id: &Oid) -> Option<u64> {
+    use rustix::fs::FlockOperation;
+    let now = store.rules.clock.now();
+    let path = store.state_file("sightings").ok()?;
+    let mut file = File::options().create(true).truncate(false).read(true).write(true).open(path).ok()?;
+    rustix::fs::flock(&file, FlockOperation::LockExclusive).ok()?;
+    let mut text = String::new();
+    file.read_to_string(&mut text).ok()?;
+    let key = format!("{name} {id}");
+    // Only this boot's clock can be compared with.
+    let mut kept: Vec<(u64, &str)> = text
+        .lines()
+        .filter_map(|line| {
+            let (boot, rest) = line.split_once(' ')?;
+            let (at, key) = rest.split_once(' ')?;
+            (boot == &*now.boot_id).then_some((at.parse().ok()?, key))
+        })
+        .filter(|(_, other)| *other == key || !other.starts_with(&format!("{name} ")))
+        .collect();
+    let since = kept.iter().find(|(_, other)| *other == key).map(|(at, _)| *at);
+    if since.is_none() {
+        kept.push((now.boot, &key));
+        let text: String = kept.iter().map(|(at, key)| format!("{} {at} {key}\n", now.boot_id)).collect();
+        file.rewind().and_then(|()| file.set_len(0)).and_then(|()| file.write_all(text.as_bytes())).ok()?;
+    }
+    Some(now.boot.saturating_sub(since.unwrap_or(now.boot)))
+}

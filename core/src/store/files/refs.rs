@@ -1,0 +1,298 @@
+//! Refs by Git's own files-backend protocol: reading, and compare-and-swap.
+
+use std::{
+    fs::{self, File},
+    io::{self, Read},
+    path::{Path, PathBuf},
+};
+
+use crate::{
+    error::{Error, Result},
+    error_code::ErrorCode,
+    lock::fault::Fault,
+    name::RefName,
+    store::{Oid, RefEdit, Transacted},
+};
+
+use super::{
+    FilesStore,
+    lockfile::{self, LockFile},
+    packed::Packed,
+};
+
+/// What stands in a loose ref's place.
+#[derive(Debug, PartialEq, Eq)]
+enum Loose {
+    Absent,
+    Is(Oid),
+    /// A folder: empty, or with nested refs in it.
+    Folder,
+    /// `ref: …`
+    Symbolic(String),
+    /// Cut off by a crash of the machine, or damaged.
+    Torn,
+}
+
+fn read_loose(path: &Path) -> io::Result<Loose> {
+    let mut file = match File::open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Loose::Absent),
+        Err(error) => return Err(error),
+    };
+    // Longer than any object id; a symbolic ref's target is only wanted for a message.
+    let mut buffer = [0u8; 256];
+    let mut length = 0;
+    while length < buffer.len() {
+        match file.read(&mut buffer[length..]) {
+            Ok(0) => break,
+            Ok(count) => length += count,
+            Err(error) if error.kind() == io::ErrorKind::IsADirectory => return Ok(Loose::Folder),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    let content = &buffer[..length];
+    if let Some(target) = content.strip_prefix(b"ref:") {
+        return Ok(Loose::Symbolic(String::from_utf8_lossy(target).trim().to_owned()));
+    }
+    // Git too reads the digits and ignores what follows white space.
+    let digits = content.split(u8::is_ascii_whitespace).next().unwrap_or_default();
+    Ok(Oid::from_hex(digits).map_or(Loose::Torn, Loose::Is))
+}
+
+impl FilesStore {
+    pub(super) fn path_of(&self, name: &RefName) -> PathBuf {
+        self.common_dir.join(name.as_str())
+    }
+
+    /// What a ref points at. `packed` is looked at if it isn't loose.
+    fn look_up(&self, name: &RefName, packed: impl FnOnce() -> Result<Packed>) -> Result<Option<Oid>> {
+        let path = self.path_of(name);
+        match read_loose(&path) {
+            Ok(Loose::Is(id)) => self.check_hash(name, id).map(Some),
+            Ok(Loose::Absent | Loose::Folder) => Ok(packed()?.find(name.as_str())),
+            Ok(Loose::Symbolic(target)) => Err(Error::new(
+                ErrorCode::NameBlocked,
+                format!(
+                    "{name} is a symbolic ref to {target:?}, and a lock is none; delete it with `git symbolic-ref -d {name}`"
+                ),
+            )),
+            Ok(Loose::Torn) => Err(Error::new(
+                ErrorCode::RecordCorrupt,
+                format!("{name} is damaged: its file holds no object id; `git lock doctor` tells what to do"),
+            )),
+            Err(error) if error.kind() == io::ErrorKind::NotADirectory => Err(lockfile::blocked(&path)),
+            Err(error) => Err(Error::io(format_args!("can't read {}", path.display()), error)),
+        }
+    }
+
+    fn check_hash(&self, name: &RefName, id: Oid) -> Result<Oid> {
+        if id.as_bytes().len() == self.hash.len_in_bytes() {
+            return Ok(id);
+        }
+        Err(Error::new(
+            ErrorCode::RecordCorrupt,
+            format!("{name} holds an object id of the other hash; delete the ref, it can't be of this repository"),
+        ))
+    }
+
+    pub(super) fn read_ref(&self, name: &RefName) -> Result<Option<Oid>> {
+        match self.look_up(name, || self.packed.read()) {
+            Err(error) if error.code() == ErrorCode::RecordCorrupt && self.heal_torn(name, false)? => {
+                self.read_ref(name)
+            }
+            done => done,
+        }
+    }
+
+    /// Removes a ref file without an object id in it, if a crash of the machine explains it or a
+    /// person says so. What the ref was before, if that was packed, shows again.
+    pub(super) fn heal_torn(&self, name: &RefName, by_hand: bool) -> Result<bool> {
+        let path = self.path_of(name);
+        let explained = |path: &Path| {
+            use std::os::unix::fs::MetadataExt;
+            let Ok(meta) = fs::metadata(path) else { return false };
+            let modified = u64::try_from(meta.mtime()).unwrap_or(0).saturating_mul(1_000);
+            by_hand || lockfile::is_older_than_boot(path, modified, &self.rules.clock.now())
+        };
+        if !explained(&path) {
+            return Ok(false);
+        }
+        let _lock = LockFile::acquire(&path, &self.rules)?;
+        if !matches!(read_loose(&path), Ok(Loose::Torn)) || !explained(&path) {
+            return Ok(true);
+        }
+        tracing::warn!(name = %name, "removing a ref that a crash of the machine left without an object id");
+        fs::remove_file(&path).map_err(|error| Error::io(format_args!("can't remove {}", path.display()), error))?;
+        Ok(true)
+    }
+
+    /// Every ref below `prefix`, loose over packed.
+    pub(super) fn list_refs(&self, prefix: &str) -> Result<Vec<(RefName, Oid)>> {
+        // Loose first: what is packed meanwhile is then found packed.
+        let mut loose = Vec::new();
+        collect(&self.common_dir.join(prefix), prefix, &mut loose)?;
+        let packed = self.packed.read()?;
+        let below = format!("{prefix}/");
+        let mut found: std::collections::BTreeMap<RefName, Oid> =
+            packed.below(&below).map(|(name, id)| (RefName::foreign(name), id)).collect();
+        for name in loose {
+            let name = RefName::foreign(name);
+            match self.look_up(&name, || Ok(packed.clone())) {
+                Ok(Some(id)) => drop(found.insert(name, id)),
+                Ok(None) => drop(found.remove(&name)),
+                // `doctor` tells of damaged ones; a list of locks must not fail for one of them.
+                Err(error) if matches!(error.code(), ErrorCode::RecordCorrupt | ErrorCode::NameBlocked) => {
+                    tracing::warn!(%error, "a ref is left out of the list");
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(found.into_iter().collect())
+    }
+
+    // ------------------------------------------------------------ compare-and-swap
+
+    pub(super) fn swap(&self, edits: &[RefEdit], new: &[Option<Oid>]) -> Result<Transacted> {
+        let stale_packed =
+            if self.rules.faults.has(Fault::PackedReadBeforeLock) { Some(self.packed.read()?) } else { None };
+        // Every ref's lock first, in the order of their names, as Git does: two transactions over
+        // the same refs then wait for each other instead of holding one each.
+        let mut order: Vec<usize> = (0..edits.len()).collect();
+        order.sort_by(|a, b| edits[*a].name.cmp(&edits[*b].name));
+        let mut locks: Vec<Option<LockFile>> = edits.iter().map(|_| None).collect();
+        for at in order {
+            locks[at] = Some(LockFile::acquire(&self.path_of(&edits[at].name), &self.rules)?);
+        }
+        let mut packed = None;
+        for edit in edits {
+            let current = self.look_up(&edit.name, || {
+                let read = match &stale_packed {
+                    Some(stale) => stale.clone(),
+                    None => self.packed.read()?,
+                };
+                packed = Some(read.clone());
+                Ok(read)
+            })?;
+            if current != edit.expected && !self.rules.faults.has(Fault::NoCompare) {
+                return Ok(Transacted::Conflict);
+            }
+            if edit.expected.is_none() && edit.new.is_some() {
+                let read = packed.clone().map_or_else(|| self.packed.read(), Ok)?;
+                self.make_way(&edit.name, &read)?;
+            }
+        }
+        // What can fail for want of space or of packed-refs.lock, before anything is changed.
+        for ((edit, lock), new) in edits.iter().zip(&locks).zip(new) {
+            if let (Some(lock), Some(id)) = (lock, new) {
+                let written = lock.write(format!("{id}\n").as_bytes(), &self.rules);
+                written.map_err(|error| Error::io(format_args!("can't write {}.lock", edit.name), error))?;
+            }
+        }
+        let mut deleting = Vec::new();
+        for (at, edit) in edits.iter().enumerate() {
+            if edit.new.is_none() && edit.expected.is_some() {
+                deleting.push((at, self.prepare_delete(&edit.name, stale_packed.as_ref())?));
+            }
+        }
+        for (at, edit) in edits.iter().enumerate() {
+            let Some(lock) = locks[at].take() else { continue };
+            let made = if new[at].is_some() {
+                lock.commit(&self.rules).map_err(|error| Error::io(format_args!("can't write {}", edit.name), error))
+            } else if let Some(way) = deleting.iter_mut().find(|(of, _)| *of == at) {
+                self.delete(&edit.name, edit.expected, &mut way.1, lock)
+            } else {
+                Ok(())
+            };
+            if let Err(error) = made {
+                if at == 0 {
+                    return Err(error);
+                }
+                tracing::warn!(%error, name = %edit.name, "a transaction stopped half-way; a fresh read will settle it");
+                return Ok(Transacted::Unknown);
+            }
+        }
+        Ok(Transacted::Committed(new.to_vec()))
+    }
+
+    /// Sees to it that a ref of this name can exist: removes empty folders in its place, and
+    /// refuses if a ref stands above or below it.
+    fn make_way(&self, name: &RefName, packed: &Packed) -> Result<()> {
+        let path = self.path_of(name);
+        if packed.below(&format!("{name}/")).next().is_some() {
+            return Err(lockfile::blocked(&path));
+        }
+        let mut above = name.as_str();
+        while let Some((parent, _)) = above.rsplit_once('/').filter(|(parent, _)| parent.contains('/')) {
+            if packed.find(parent).is_some() {
+                return Err(lockfile::blocked(&path));
+            }
+            above = parent;
+        }
+        if fs::symlink_metadata(&path).is_ok_and(|meta| meta.is_dir()) {
+            remove_empty_folders(&path).map_err(|_| lockfile::blocked(&path))?;
+        }
+        Ok(())
+    }
+}
+
+/// The names of the refs that have a file below `folder`.
+fn collect(folder: &Path, name: &str, found: &mut Vec<String>) -> Result<()> {
+    let context = |error| Error::io(format_args!("can't list {}", folder.display()), error);
+    let entries = match fs::read_dir(folder) {
+        Ok(entries) => entries,
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => return Ok(()),
+        Err(error) => return Err(context(error)),
+    };
+    for entry in entries {
+        let entry = entry.map_err(context)?;
+        let file = entry.file_name();
+        // As Git does: hidden files and locks are no refs.
+        let Some(file) = file.to_str().filter(|file| !file.starts_with('.') && !file.ends_with(".lock")) else {
+            continue;
+        };
+        let full = format!("{name}/{file}");
+        if entry.file_type().map_err(context)?.is_dir() {
+            collect(&entry.path(), &full, found)?;
+        } else {
+            found.push(full);
+        }
+    }
+    Ok(())
+}
+
+fn remove_empty_folders(folder: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(folder)? {
+        remove_empty_folders(&entry?.path())?;
+    }
+    fs::remove_dir(folder)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn loose_refs_are_read_as_git_reads_them() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("ref");
+        let id = "0123456789012345678901234567890123456789";
+        let oid = Oid::from_hex(id.as_bytes()).unwrap();
+        for (content, expected) in [
+            (format!("{id}\n"), Loose::Is(oid)),
+            (id.to_owned(), Loose::Is(oid)),
+            (format!("{id} trailing\n"), Loose::Is(oid)),
+            ("ref: refs/heads/main\n".to_owned(), Loose::Symbolic("refs/heads/main".to_owned())),
+            (String::new(), Loose::Torn),
+            ("\0\0\0\0".to_owned(), Loose::Torn),
+            (format!("{id}x\n"), Loose::Torn),
+        ] {
+            fs::write(&path, &content).unwrap();
+            assert_eq!(read_loose(&path).unwrap(), expected, "{content:?}");
+        }
+        fs::remove_file(&path).unwrap();
+        assert_eq!(read_loose(&path).unwrap(), Loose::Absent);
+        fs::create_dir(&path).unwrap();
+        assert_eq!(read_loose(&path).unwrap(), Loose::Folder);
+    }
+}

@@ -1,0 +1,202 @@
+//! Where refs are kept: compare-and-swap on them, and nothing that knows what a lock is.
+
+pub mod files;
+pub mod memory;
+mod object;
+
+use std::{fmt, os::fd::BorrowedFd};
+
+use crate::{error::Result, name::RefName};
+
+pub use object::{CommitDraft, CommitView, Parent, Signature};
+
+/// The id of a Git object, of either hash.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Oid {
+    bytes: [u8; 32],
+    length: u8,
+}
+
+impl Oid {
+    /// The id with these bytes: 20 of SHA-1 or 32 of SHA-256.
+    pub fn from_bytes(raw: &[u8]) -> Option<Oid> {
+        let length = u8::try_from(raw.len()).ok().filter(|length| matches!(length, 20 | 32))?;
+        let mut bytes = [0; 32];
+        bytes[..raw.len()].copy_from_slice(raw);
+        Some(Oid { bytes, length })
+    }
+
+    /// The id that 40 or 64 hexadecimal digits name.
+    pub fn from_hex(hex: &[u8]) -> Option<Oid> {
+        let mut bytes = [0; 32];
+        if !matches!(hex.len(), 40 | 64) {
+            return None;
+        }
+        for (byte, pair) in bytes.iter_mut().zip(hex.chunks_exact(2)) {
+            let digit = |at: usize| char::from(pair[at]).to_digit(16);
+            *byte = u8::try_from(digit(0)? * 16 + digit(1)?).ok()?;
+        }
+        Some(Oid { bytes, length: u8::try_from(hex.len() / 2).ok()? })
+    }
+
+    /// Its bytes.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.bytes[..usize::from(self.length)]
+    }
+}
+
+impl fmt::Display for Oid {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.as_bytes().iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl fmt::Debug for Oid {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{self}")
+    }
+}
+
+/// What a ref is to point at.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NewValue {
+    /// A blob of these bytes.
+    Blob(Vec<u8>),
+    /// The last of these commits; each may have the one before it as its parent. The empty tree
+    /// is written with them where `tree` says so.
+    Commits {
+        /// Oldest first.
+        drafts: Vec<CommitDraft>,
+        /// Whether the empty tree may be missing.
+        tree: bool,
+    },
+}
+
+/// One ref's compare-and-swap.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RefEdit {
+    /// Which ref.
+    pub name: RefName,
+    /// What it must point at now; `None`: it must not exist.
+    pub expected: Option<Oid>,
+    /// What it points at afterwards; `None`: it is deleted.
+    pub new: Option<NewValue>,
+}
+
+/// How a transaction ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Transacted {
+    /// Every edit was made: the new value of each ref.
+    Committed(Vec<Option<Oid>>),
+    /// Some ref wasn't as expected. Nothing was changed. Normal: read and decide again.
+    Conflict,
+    /// It can't be known whether it was made: a fresh read has to settle it.
+    Unknown,
+}
+
+/// An object, as far as locks need it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Object {
+    /// A blob's bytes.
+    Blob(Vec<u8>),
+    /// A commit.
+    Commit(Box<CommitView>),
+    /// Something that is neither, or is damaged: what is wrong.
+    Unusable(String),
+    /// It isn't in the repository.
+    Missing,
+}
+
+/// Told which refs may have changed.
+pub trait Watch: Send {
+    /// Readable as soon as something may have changed; `None`: only polling finds out.
+    fn descriptor(&self) -> Option<BorrowedFd<'_>>;
+
+    /// Takes what has been noticed since the last call. Arms what has to be armed anew, so that
+    /// a read after this call misses nothing that isn't noticed later.
+    fn changes(&mut self) -> Changes;
+}
+
+/// What may have changed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Changes {
+    /// The last components of lock refs.
+    pub names: Vec<String>,
+    /// Too much to tell: everything has to be looked at.
+    pub all: bool,
+}
+
+/// How much a sweep did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Swept {
+    /// Objects deleted.
+    pub deleted: u64,
+    /// Objects whose grace period isn't over.
+    pub waiting: u64,
+}
+
+/// Compare-and-swap on refs.
+///
+/// # The contract, which one behaviour suite checks for every store
+/// * A committed [`transact`](RefStore::transact) is visible to every later [`read`](RefStore::read).
+/// * At most one of several concurrent transactions with the same expected value commits.
+/// * Edits apply in the order given, and a crash leaves a prefix of them.
+/// * A conflict changes nothing.
+pub trait RefStore: Send + Sync + fmt::Debug {
+    /// What a ref points at.
+    ///
+    /// # Errors
+    /// If that can't be read, or the ref is symbolic or damaged.
+    fn read(&self, name: &RefName) -> Result<Option<Oid>>;
+
+    /// An object. Never fails for what the object contains.
+    ///
+    /// # Errors
+    /// If the object database can't be read.
+    fn object(&self, id: &Oid) -> Result<Object>;
+
+    /// Every ref below a prefix, in the order of their names, nested ones too.
+    ///
+    /// # Errors
+    /// If they can't be read.
+    fn list(&self, prefix: &str) -> Result<Vec<(RefName, Oid)>>;
+
+    /// Makes all edits or none, each only if its ref is as expected.
+    ///
+    /// # Errors
+    /// If it failed and changed nothing; what may have changed something is [`Transacted::Unknown`].
+    fn transact(&self, edits: &[RefEdit]) -> Result<Transacted>;
+
+    /// Writes the objects of a value again if they are missing. Returns whether any was.
+    ///
+    /// # Errors
+    /// If they can't be written.
+    fn restore(&self, value: &NewValue) -> Result<bool>;
+
+    /// Starts to watch the refs below a prefix.
+    ///
+    /// # Errors
+    /// If they can't be watched; polling then has to do.
+    fn watch(&self, prefix: &str) -> Result<Box<dyn Watch>>;
+
+    /// Notes that nothing refers to these objects any more, for a later sweep.
+    fn superseded(&self, objects: &[Oid]);
+
+    /// Deletes superseded objects after their grace period (`None`: the store's own).
+    ///
+    /// # Errors
+    /// If they can't be read or deleted.
+    fn sweep(&self, grace: Option<std::time::Duration>) -> Result<Swept>;
+
+    /// Puts right what other programs may have taken from under recent refs. Cheap if nothing is missing.
+    fn tend(&self) {}
+
+    /// For how many milliseconds this ref has been seen at this object, sightings of other
+    /// processes of this boot counted in. The first sighting starts the count.
+    fn unchanged_for(&self, _name: &RefName, _id: &Oid) -> Option<u64> {
+        None
+    }
+
+    /// A word for messages: where this store is.
+    fn location(&self) -> String;
+}
