@@ -105,6 +105,12 @@ pub enum Request {
         /// Why, for the journal.
         reason: Option<String>,
     },
+    /// To give a tenure that was just granted a token above the journal's, because the journal
+    /// moved between the look at it and the grant.
+    Mend {
+        /// The tenure.
+        id: String,
+    },
     /// To end what has ended, and drop who is gone.
     Reap,
 }
@@ -372,6 +378,7 @@ impl Request {
             Request::Acquire { claim, .. } => vec![&claim.id],
             Request::Extend { tenure, .. } | Request::Release { tenure } => tenure.id.as_deref().into_iter().collect(),
             Request::Cancel { ids } => ids.iter().map(String::as_str).collect(),
+            Request::Mend { id } => vec![id],
             Request::Break { .. } | Request::Reap => Vec::new(),
         }
     }

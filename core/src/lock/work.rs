@@ -168,10 +168,7 @@ impl<'a> Work<'a> {
 
     fn grant(&mut self, claim: Claim, lasts: u64, waited: u64, from_queue: bool) -> Holder {
         let now = self.context.now;
-        let token = (!claim.mode.is_intent()).then(|| {
-            self.highest_token = self.highest_token.saturating_add(1).max(now.wall_micros).min(MAX_NUMBER);
-            self.highest_token
-        });
+        let token = (!claim.mode.is_intent()).then(|| self.next_token());
         let end = Some(BootTime { boot: now.boot_id.to_string(), at: now.boot.saturating_add(lasts) });
         let holder = Holder { claim, acquired_at: now.wall, timeout: lasts, token, end, waited };
         let id = holder.claim.id.clone();
@@ -228,8 +225,30 @@ impl<'a> Work<'a> {
             },
             Request::Cancel { ids } => self.cancel(ids),
             Request::Break { id, reason } => self.break_tenures(id.as_deref(), reason.as_ref()),
+            Request::Mend { id } => self.mend(id),
             Request::Reap => Outcome::Reaped,
         }
+    }
+
+    fn mend(&mut self, id: &str) -> Outcome {
+        let Some(at) = self.record.holders.iter().position(|holder| holder.claim.id == id) else {
+            return Outcome::Gone;
+        };
+        let token = self.next_token();
+        let holder = &mut self.record.holders[at];
+        if holder.token.is_some() {
+            holder.token = Some(token);
+            self.changed = true;
+        }
+        Outcome::Granted(holder.clone())
+    }
+
+    /// The token of the next grant: above all that the record and the journal know, and no lower
+    /// than the wall clock in microseconds, for the case that both are lost.
+    fn next_token(&mut self) -> u64 {
+        let by_clock = self.context.now.wall_micros;
+        self.highest_token = self.highest_token.saturating_add(1).max(by_clock).min(MAX_NUMBER);
+        self.highest_token
     }
 
     fn acquire(&mut self, claim: &Claim, priority: i32, wait: Option<&Wait>, place: Option<Place>) -> Outcome {

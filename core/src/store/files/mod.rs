@@ -83,6 +83,8 @@ pub struct FilesStore {
     sweep: sweep::Spool,
     recent: recent::Recent,
     settings: Settings,
+    /// The process generation that opened it: a forked child must leave it alone.
+    generation: u64,
 }
 
 /// What the repository's configuration says about locks, where the caller said nothing.

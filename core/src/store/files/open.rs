@@ -77,6 +77,7 @@ impl FilesStore {
             sweep: Spool::new(options.sweep_grace, precious),
             recent: Recent::default(),
             settings,
+            generation: crate::fork::generation(),
             common_dir,
         })
     }

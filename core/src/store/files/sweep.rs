@@ -99,6 +99,9 @@ impl Spool {
 
 impl Drop for FilesStore {
     fn drop(&mut self) {
+        if self.generation != crate::fork::generation() {
+            return; // the parent writes them down
+        }
         // If this fails, some objects wait for `git gc` instead.
         write_down(self, &mut self.sweep.state.lock().unwrap_or_else(PoisonError::into_inner).gathered);
     }

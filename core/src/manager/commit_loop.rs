@@ -1,0 +1,477 @@
+//! The one loop that changes refs: read, decide, transact, and again after a conflict.
+//!
+//! Requests of one process for one lock share a swap: whoever comes while another thread is at it
+//! leaves its request, and the thread takes all that were left in its next round. A thousand
+//! enqueues are then a few writes, and threads don't fight each other for a `.lock` file.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use crate::{
+    clock::Clock,
+    error::{Error, Result},
+    error_code::ErrorCode,
+    journal::{self, Actor},
+    lock::{
+        Call, Decision, Edit, Ended, Event, Facts, Held, Outcome, Policy, Refusal, Request, codec,
+        decide::{Context, decide, view},
+        fault::Fault,
+    },
+    name::{LockName, Namespace},
+    store::{NewValue, Object, Oid, Parent, RefEdit, RefStore, Transacted},
+};
+
+use super::snapshot::{self, JournalAt, Snapshot};
+
+/// How long a change is tried before the repository counts as too busy, in milliseconds.
+const GIVE_UP_AFTER: u64 = 60_000;
+
+/// The requests that one round takes at most.
+const BATCH: usize = 1_024;
+
+/// Of how many locks the last state is remembered.
+const REMEMBERED: usize = 1_024;
+
+/// The loop, and what it needs.
+#[derive(Debug)]
+pub(super) struct CommitLoop {
+    pub(super) store: Arc<dyn RefStore>,
+    pub(super) names: Namespace,
+    pub(super) policy: Policy,
+    pub(super) keep: Option<u32>,
+    pub(super) clock: Arc<dyn Clock>,
+    cells: Mutex<HashMap<LockName, Arc<Cell>>>,
+}
+
+/// What this process has going on with one lock.
+#[derive(Debug, Default)]
+struct Cell {
+    state: Mutex<CellState>,
+}
+
+#[derive(Debug, Default)]
+struct CellState {
+    /// Whether a thread is at it.
+    busy: bool,
+    left: Vec<(Request, Arc<Slot>)>,
+    /// What the last round left, to begin the next one with.
+    known: Option<Snapshot>,
+}
+
+/// Where a thread waits for the answer to the request that it left.
+#[derive(Debug, Default)]
+struct Slot {
+    said: Mutex<Option<Said>>,
+    changed: Condvar,
+}
+
+#[derive(Debug)]
+enum Said {
+    Answer(Box<Result<Outcome>>),
+    /// Nobody is at it any more: it's this thread's turn.
+    YourTurn,
+}
+
+impl Slot {
+    fn say(&self, said: Said) {
+        *lock(&self.said) = Some(said);
+        self.changed.notify_one();
+    }
+
+    fn hear(&self) -> Said {
+        let mut said = lock(&self.said);
+        loop {
+            if let Some(said) = said.take() {
+                return said;
+            }
+            said = self.changed.wait(said).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl CommitLoop {
+    pub(super) fn new(
+        store: Arc<dyn RefStore>,
+        names: Namespace,
+        policy: Policy,
+        keep: Option<u32>,
+        clock: Arc<dyn Clock>,
+    ) -> CommitLoop {
+        CommitLoop { store, names, policy, keep, clock, cells: Mutex::default() }
+    }
+
+    /// Carries out one request.
+    pub(super) fn submit(&self, name: &LockName, request: Request, by: &Actor) -> Result<Outcome> {
+        let cell = lock(&self.cells).entry(name.clone()).or_default().clone();
+        let mut state = lock(&cell.state);
+        let mut mine = Some(request);
+        if state.busy {
+            let slot = Arc::new(Slot::default());
+            state.left.extend(mine.take().map(|request| (request, slot.clone())));
+            drop(state);
+            match slot.hear() {
+                Said::Answer(answer) => return *answer,
+                Said::YourTurn => state = lock(&cell.state),
+            }
+            // The request is the first of those that were left.
+            let at = state.left.iter().position(|(_, other)| Arc::ptr_eq(other, &slot));
+            mine = at.map(|at| state.left.remove(at).0);
+        }
+        state.busy = true;
+        let Some(mine) = mine else {
+            state.busy = false;
+            return Err(Error::new(ErrorCode::Io, "a request was lost on its way; try again"));
+        };
+        let others: Vec<(Request, Arc<Slot>)> = {
+            let count = state.left.len().min(BATCH - 1);
+            state.left.drain(..count).collect()
+        };
+        let mut known = state.known.take();
+        drop(state);
+        let (requests, slots): (Vec<Request>, Vec<Arc<Slot>>) = others.into_iter().unzip();
+        let mut all = vec![mine];
+        all.extend(requests);
+        let mut answers = self.commit_all(name, all, &mut known, by).into_iter();
+        let answer =
+            answers.next().unwrap_or_else(|| Err(Error::new(ErrorCode::Io, "a request got no answer; try again")));
+        for (slot, answer) in slots.iter().zip(answers) {
+            slot.say(Said::Answer(Box::new(answer)));
+        }
+        let mut state = lock(&cell.state);
+        state.known = known;
+        let next = state.left.first().map(|(_, slot)| slot.clone());
+        state.busy = next.is_some();
+        drop(state);
+        match next {
+            // Still busy, in that thread's name.
+            Some(next) => next.say(Said::YourTurn),
+            None => self.forget_idle(),
+        }
+        answer
+    }
+
+    /// Keeps what is remembered of locks from growing with every name that was ever locked.
+    fn forget_idle(&self) {
+        let mut cells = lock(&self.cells);
+        if cells.len() > REMEMBERED {
+            // Whoever is at a cell has a clone of it.
+            cells.retain(|_, cell| Arc::strong_count(cell) > 1);
+        }
+    }
+
+    /// Carries out requests that come together, each with its own answer.
+    pub(super) fn submit_all(&self, name: &LockName, requests: Vec<Request>, by: &Actor) -> Vec<Result<Outcome>> {
+        let mut answers = Vec::with_capacity(requests.len());
+        let mut requests = requests.into_iter().peekable();
+        while requests.peek().is_some() {
+            let batch: Vec<Request> = requests.by_ref().take(BATCH).collect();
+            answers.extend(self.commit_all(name, batch, &mut None, by));
+        }
+        answers
+    }
+
+    /// What is known of a lock at this moment.
+    pub(super) fn look(&self, name: &LockName, known: Option<&Snapshot>) -> Result<Snapshot> {
+        snapshot::read(&*self.store, &self.names, name, known)
+    }
+
+    fn commit_all(
+        &self,
+        name: &LockName,
+        requests: Vec<Request>,
+        known: &mut Option<Snapshot>,
+        by: &Actor,
+    ) -> Vec<Result<Outcome>> {
+        let count = requests.len();
+        match self.commit(name, requests, known, by) {
+            Ok(outcomes) => outcomes.into_iter().map(Ok).collect(),
+            Err(error) => {
+                *known = None;
+                let again = |_| Err(Error::new(error.code(), error.to_string()));
+                let mut errors: Vec<_> = (1..count).map(again).collect();
+                errors.insert(0, Err(error));
+                errors
+            }
+        }
+    }
+
+    #[tracing::instrument(level = "debug", name = "commit", skip_all, fields(lock = %name, requests = requests.len()))]
+    fn commit(
+        &self,
+        name: &LockName,
+        requests: Vec<Request>,
+        known: &mut Option<Snapshot>,
+        by: &Actor,
+    ) -> Result<Vec<Outcome>> {
+        let mut calls: Vec<Call> = requests.into_iter().map(|request| Call { lock: 0, request }).collect();
+        let mut uncertain: Option<Vec<Outcome>> = None;
+        let started = self.clock.boot_ms();
+        let mut fresh = known.is_none();
+        for round in 0u32.. {
+            let snapshot = match known.take() {
+                Some(snapshot) if !fresh => snapshot,
+                last => self.look(name, last.as_ref())?,
+            };
+            let facts = match &snapshot.state.held {
+                Held::Record(record) => snapshot::facts(record),
+                _ => Facts::default(),
+            };
+            let now = self.clock.now();
+            let context = Context { now: &now, facts: &facts, policy: &self.policy };
+            let mut decision = decide(std::slice::from_ref(&snapshot.state), &calls, context);
+            if let Some(before) = uncertain.take() {
+                settle_by_effect(before, &mut decision.outcomes);
+            }
+            if decision.edits.is_empty() {
+                if fresh {
+                    *known = Some(snapshot);
+                    return Ok(decision.outcomes);
+                }
+                // It was decided on what is remembered, and nothing proved that still true.
+                fresh = true;
+                *known = Some(snapshot);
+                continue;
+            }
+            fresh = true;
+            let plan = self.plan(&snapshot, &decision, by)?;
+            match self.store.transact(&plan.edits)? {
+                Transacted::Committed(values) => {
+                    let first_grant = plan.creates_lock;
+                    let after = plan.settled(&snapshot, &values, &decision);
+                    self.store.superseded(&plan.superseded);
+                    report(name, &decision.events, by);
+                    let moved = first_grant && self.store.read(&self.names.journal_ref(name))? != after.journal.id;
+                    *known = Some(after);
+                    if moved && !self.policy.faults.has(Fault::TokenIgnoresJournal) {
+                        self.mend(name, known, &mut decision.outcomes, by)?;
+                    }
+                    return Ok(decision.outcomes);
+                }
+                Transacted::Conflict => *known = Some(snapshot),
+                Transacted::Unknown => {
+                    // A break of everybody must not go on to break who comes after.
+                    for (call, outcome) in calls.iter_mut().zip(&decision.outcomes) {
+                        if let (Request::Break { id: None, .. }, Outcome::Broken(_)) = (&call.request, outcome) {
+                            call.request = Request::Reap;
+                        }
+                    }
+                    uncertain = Some(decision.outcomes);
+                }
+            }
+            if self.clock.boot_ms().saturating_sub(started) > GIVE_UP_AFTER {
+                break;
+            }
+            // Another process was faster. The first time that was chance; then it is a crowd.
+            if round > 0 {
+                let spread = uuid::Uuid::new_v4().as_u64_pair().0 % (100 << round.min(7));
+                self.clock.pause(Duration::from_micros(spread));
+            }
+        }
+        Err(Error::new(
+            ErrorCode::RepositoryBusy,
+            format!(
+                "the lock {name} was changed by others for a minute, each time just before this process could; try again"
+            ),
+        ))
+    }
+
+    /// Gives what was just granted on a free lock a token above what was journalled meanwhile.
+    fn mend(&self, name: &LockName, known: &mut Option<Snapshot>, outcomes: &mut [Outcome], by: &Actor) -> Result<()> {
+        let granted: Vec<usize> = outcomes
+            .iter()
+            .enumerate()
+            .filter(|(_, outcome)| matches!(outcome, Outcome::Granted(_)))
+            .map(|(at, _)| at)
+            .collect();
+        let ids = granted.iter().filter_map(|at| match &outcomes[*at] {
+            Outcome::Granted(holder) => Some(Request::Mend { id: holder.claim.id.clone() }),
+            _ => None,
+        });
+        let requests: Vec<Request> = ids.collect();
+        if requests.is_empty() {
+            return Ok(());
+        }
+        // What is known of the journal is what turned out to be old.
+        *known = None;
+        let mended = self.commit(name, requests, known, by)?;
+        for (at, outcome) in granted.into_iter().zip(mended) {
+            outcomes[at] = outcome;
+        }
+        Ok(())
+    }
+
+    /// Turns edits of locks into edits of refs.
+    fn plan<'a>(&self, snapshot: &Snapshot, decision: &'a Decision, by: &Actor) -> Result<Plan<'a>> {
+        let mut plan = Plan { edits: Vec::new(), journal: None, superseded: Vec::new(), creates_lock: false };
+        let name = &snapshot.state.name;
+        for edit in &decision.edits {
+            match edit {
+                Edit::Journal { entries, .. } => {
+                    let (value, tip_depth) = self.journal_value(snapshot, entries, by, &mut plan.superseded)?;
+                    plan.journal = Some((plan.edits.len(), entries, tip_depth));
+                    plan.edits.push(RefEdit {
+                        name: self.names.journal_ref(name),
+                        expected: snapshot.journal.id,
+                        new: Some(value),
+                    });
+                }
+                Edit::Put { record, .. } => {
+                    let rev = uuid::Uuid::new_v4().simple().to_string();
+                    let bytes = codec::encode(record, &rev).map_err(|codec::TooLarge| {
+                        Error::new(
+                            ErrorCode::QueueFull,
+                            format!("the record of {name} would be larger than 1 MiB; wait until some of its queue is served"),
+                        )
+                    })?;
+                    plan.creates_lock = snapshot.lock.is_none();
+                    plan.superseded.extend(snapshot.lock);
+                    plan.edits.push(RefEdit {
+                        name: self.names.lock_ref(name),
+                        expected: snapshot.lock,
+                        new: Some(NewValue::Blob(bytes)),
+                    });
+                }
+                Edit::Remove { .. } => {
+                    plan.superseded.extend(snapshot.lock);
+                    plan.edits.push(RefEdit { name: self.names.lock_ref(name), expected: snapshot.lock, new: None });
+                }
+            }
+        }
+        Ok(plan)
+    }
+
+    /// The commits to add, bounded by `keep`; what they replace is superseded.
+    fn journal_value(
+        &self,
+        snapshot: &Snapshot,
+        entries: &[Ended],
+        by: &Actor,
+        superseded: &mut Vec<Oid>,
+    ) -> Result<(NewValue, u64)> {
+        let name = &snapshot.state.name;
+        let JournalAt { id, tip, usable } = &snapshot.journal;
+        let parent = id.filter(|_| *usable);
+        let tree = parent.is_none();
+        let count = entries.len() as u64;
+        let keep = self.keep.map(|keep| u64::from(keep.max(1)));
+        // One more than asked for is enough at 1; otherwise the chain may grow to twice that, so
+        // that rewriting it costs a constant for each tenure.
+        let full = keep.is_some_and(|keep| if keep == 1 { true } else { tip.depth + count > 2 * keep });
+        let (Some(keep), true) = (keep, full) else {
+            let depth = if parent.is_some() { tip.depth } else { 0 };
+            let parent = parent.map_or(Parent::None, Parent::Commit);
+            return Ok((
+                NewValue::Commits { drafts: journal::drafts(name, entries, parent, depth, by), tree },
+                depth + count,
+            ));
+        };
+        let (kept, dropped) = self.newest(parent, keep.saturating_sub(count))?;
+        superseded.extend(dropped);
+        let mut drafts = Vec::new();
+        for (at, commit) in kept.iter().rev().enumerate() {
+            let parent = if at == 0 { Parent::None } else { Parent::Previous };
+            drafts.push(journal::rebase(commit, parent, at as u64 + 1));
+        }
+        let (depth, parent) = (drafts.len() as u64, if drafts.is_empty() { Parent::None } else { Parent::Previous });
+        let mut newest = journal::drafts(name, entries, parent, depth, by);
+        if keep < count {
+            newest.drain(..newest.len() - usize::try_from(keep).unwrap_or(1));
+            newest[0].parent = Parent::None;
+        }
+        drafts.extend(newest);
+        Ok((NewValue::Commits { drafts, tree }, depth + count))
+    }
+
+    /// The newest commits of a journal, newest first, and every id of the chain, all of which are
+    /// going to be replaced.
+    fn newest(&self, from: Option<Oid>, most: u64) -> Result<(Vec<crate::store::CommitView>, Vec<Oid>)> {
+        let (mut kept, mut all, mut next) = (Vec::new(), Vec::new(), from);
+        while let Some(id) = next {
+            let Object::Commit(commit) = self.store.object(&id)? else { break };
+            all.push(id);
+            next = commit.parent;
+            if (kept.len() as u64) < most {
+                kept.push(*commit);
+            }
+        }
+        Ok((kept, all))
+    }
+}
+
+/// The refs to change, and what that leaves.
+struct Plan<'a> {
+    edits: Vec<RefEdit>,
+    /// Which edit is the journal's, what it adds, and how long the journal then is.
+    journal: Option<(usize, &'a [Ended], u64)>,
+    superseded: Vec<Oid>,
+    creates_lock: bool,
+}
+
+impl Plan<'_> {
+    /// What is known once the edits are made.
+    fn settled(&self, before: &Snapshot, values: &[Option<Oid>], decision: &Decision) -> Snapshot {
+        let mut after = before.clone();
+        if let Some((at, entries, depth)) = self.journal {
+            let ended = entries.iter().filter_map(|entry| entry.holder.as_ref()).map(|holder| holder.claim.id.clone());
+            let tip = &mut after.journal.tip;
+            tip.journal.ended = ended.collect();
+            let highest = entries.iter().map(|entry| entry.highest_token).max().unwrap_or(0);
+            tip.journal.highest_token = tip.journal.highest_token.max(highest);
+            tip.depth = depth;
+            (after.journal.id, after.journal.usable) = (values[at], true);
+            after.state.journal = after.journal.tip.journal.clone();
+        }
+        for (at, edit) in decision.edits.iter().enumerate() {
+            match edit {
+                Edit::Put { record, .. } => (after.lock, after.state.held) = (values[at], Held::Record(record.clone())),
+                Edit::Remove { .. } => (after.lock, after.state.held) = (None, Held::Free),
+                Edit::Journal { .. } => {}
+            }
+        }
+        after
+    }
+}
+
+/// After a transaction with an unknown end: what was to be taken away and is gone was taken away.
+fn settle_by_effect(before: Vec<Outcome>, now: &mut [Outcome]) {
+    for (before, now) in before.into_iter().zip(now) {
+        let taken = matches!(before, Outcome::Released(_) | Outcome::Broken(_));
+        if taken && matches!(now, Outcome::Refused(Refusal::NotHeld) | Outcome::Reaped) {
+            *now = before;
+        }
+    }
+}
+
+/// Tells the operator's log what happened.
+fn report(name: &LockName, events: &[Event], by: &Actor) {
+    for event in events {
+        match event {
+            Event::Granted { id, token, from_queue, .. } => {
+                tracing::info!(lock = %name, id, token, from_queue, "granted");
+            }
+            Event::Ended { id, cause, .. } => {
+                tracing::info!(lock = %name, id, cause = cause.as_str(), by = by.owner, "ended");
+            }
+            Event::Queued { id, ahead, .. } => tracing::info!(lock = %name, id, ahead, "queued"),
+            Event::Dropped { id, why, .. } => tracing::info!(lock = %name, id, why, "left the queue"),
+        }
+    }
+}
+
+/// The record as this process may see it at this moment, without what has ended by itself.
+pub(super) fn current(commits: &CommitLoop, snapshot: &Snapshot) -> (crate::lock::Record, Facts) {
+    let facts = match &snapshot.state.held {
+        Held::Record(record) => snapshot::facts(record),
+        _ => Facts::default(),
+    };
+    let now = commits.clock.now();
+    let record = view(&snapshot.state, Context { now: &now, facts: &facts, policy: &commits.policy });
+    (record, facts)
+}

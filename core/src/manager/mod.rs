@@ -1,0 +1,510 @@
+//! Managers and guards: what carries the decisions of [`crate::lock`] out on a store.
+
+mod commit_loop;
+mod doctor;
+mod guard;
+mod reactor;
+mod request;
+mod sleeper;
+mod snapshot;
+mod status;
+mod wait;
+
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
+
+use crate::{
+    clock,
+    error::{Error, Result},
+    error_code::ErrorCode,
+    fork,
+    handle::LockHandle,
+    journal::{self, Actor, JournalEntry},
+    lock::{
+        Call, Expiry, Facts, Held, Holder, Outcome, Policy, Refusal, Request,
+        decide::{Context, Rebind, decide},
+    },
+    name::{LockName, Namespace},
+    options::Options,
+    process,
+    store::{
+        Object, RefStore, Swept,
+        files::{FilesOptions, FilesStore},
+        memory::MemoryStore,
+    },
+};
+
+pub use doctor::{Finding, Severity};
+pub use guard::LockGuard;
+pub use request::{LockRequest, WaitProgress};
+pub use status::{ForeignRef, HolderStatus, LockStatus, WaiterStatus};
+pub use wait::Waiting;
+
+use commit_loop::CommitLoop;
+use guard::TenureState;
+use reactor::Reactor;
+use request::{Checked, Patience};
+use wait::{Done, Rendezvous, Verdict, WaitEntry, refused};
+
+/// The locks of one repository. Clones are the same manager; any number of threads may share one.
+///
+/// After a fork the child owns nothing that the parent took: its copy of a manager works, on its
+/// own, and its copies of guards say [`ErrorCode::Forked`].
+#[derive(Clone)]
+pub struct LockManager {
+    inner: Arc<Inner>,
+}
+
+/// Everything under a lock prefix.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Listing {
+    /// The locks that are held, in the order of their names.
+    pub locks: Vec<LockStatus>,
+    /// Refs that another tool made there.
+    pub foreign: Vec<ForeignRef>,
+}
+
+/// What [`LockManager::clean`] did.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Cleaned {
+    /// Locks in which something had ended by itself.
+    pub locks: Vec<LockName>,
+    /// Superseded objects that were deleted.
+    pub objects_deleted: u64,
+    /// Superseded objects whose grace period isn't over.
+    pub objects_waiting: u64,
+}
+
+pub(crate) struct Inner {
+    commits: CommitLoop,
+    reactor: Reactor,
+    owner: Option<String>,
+    files: Option<Arc<FilesStore>>,
+    generation: u64,
+    /// How to open the same again after a fork; `None` for a store that only memory has.
+    origin: Option<(PathBuf, Options)>,
+    after_fork: OnceLock<Arc<Inner>>,
+}
+
+impl LockManager {
+    /// Opens the repository that `path` is in, with the default options.
+    ///
+    /// # Errors
+    /// As [`LockManager::open_with`].
+    pub fn open(path: impl AsRef<Path>) -> Result<LockManager> {
+        LockManager::open_with(path, Options::default())
+    }
+
+    /// Opens the repository that `path` is in.
+    ///
+    /// # Errors
+    /// [`ErrorCode::NotARepository`], [`ErrorCode::Untrusted`] for somebody else's,
+    /// [`ErrorCode::Unsupported`] for what would be misread, and [`ErrorCode::InvalidArgument`]
+    /// for options out of their range.
+    pub fn open_with(path: impl AsRef<Path>, options: Options) -> Result<LockManager> {
+        let inner = Arc::new(Inner::open(path.as_ref(), options)?);
+        tracing::debug!(repository = inner.commits.store.location(), prefix = inner.commits.names.locks(), "opened");
+        Ok(LockManager { inner })
+    }
+
+    /// Locks in this process's memory, for tests and examples.
+    ///
+    /// # Errors
+    /// [`ErrorCode::InvalidArgument`] for options out of their range.
+    ///
+    /// ```
+    /// use gitlock::{LockManager, Options};
+    /// let manager = LockManager::in_memory(Options::default())?;
+    /// let guard = manager.lock("build").acquire()?;
+    /// assert!(manager.lock("build").try_acquire()?.is_none());
+    /// guard.release()?;
+    /// # Ok::<(), gitlock::Error>(())
+    /// ```
+    pub fn in_memory(options: Options) -> Result<LockManager> {
+        LockManager::with_store(Arc::new(MemoryStore::new()), options)
+    }
+
+    /// Locks in a store of the caller's. What [`Options`] says of repositories doesn't count here.
+    ///
+    /// # Errors
+    /// [`ErrorCode::InvalidArgument`] for options out of their range.
+    pub fn with_store(store: Arc<dyn RefStore>, options: Options) -> Result<LockManager> {
+        let names = options.lock_prefix.as_deref().map_or_else(|| Ok(Namespace::default()), Namespace::new)?;
+        let keep = options.keep;
+        Ok(LockManager { inner: Arc::new(Inner::new(store, None, names, keep, options.max_clock_skew, None, options)) })
+    }
+
+    fn inner(&self) -> &Arc<Inner> {
+        let mut inner = &self.inner;
+        while inner.generation != fork::generation() {
+            inner = match (inner.after_fork.get(), &inner.origin) {
+                (Some(after), _) => after,
+                (None, Some((path, options))) => match Inner::open(path, options.clone()) {
+                    Ok(fresh) => inner.after_fork.get_or_init(|| Arc::new(fresh)),
+                    Err(error) => {
+                        // What opened before the fork and doesn't now fails at its first use.
+                        tracing::error!(%error, "the repository can't be opened again after a fork");
+                        return inner;
+                    }
+                },
+                (None, None) => return inner,
+            };
+        }
+        inner
+    }
+
+    /// Where this manager's locks are, in words.
+    pub fn location(&self) -> String {
+        self.inner().commits.store.location()
+    }
+
+    /// The lock prefix and the journal prefix.
+    pub fn namespace(&self) -> &Namespace {
+        &self.inner().commits.names
+    }
+
+    /// Begins a request for a lock. Exclusive, for ever patient, and with a lease of 30 s that is
+    /// renewed, unless it says otherwise.
+    pub fn lock(&self, name: &str) -> LockRequest<'_> {
+        LockRequest::new(self, name)
+    }
+
+    fn check_name(&self, name: &str) -> Result<LockName> {
+        let name = LockName::new(name)?;
+        if name.is_hierarchical() {
+            return Err(Error::new(
+                ErrorCode::InvalidName,
+                format!(
+                    "the lock name {name:?} has a '/', and this version has no hierarchies yet; use '-' or '.' instead"
+                ),
+            ));
+        }
+        Ok(name)
+    }
+
+    fn acquire(&self, checked: Checked) -> Result<LockGuard> {
+        if checked.options.patience == Patience::For(Duration::ZERO) {
+            return self.acquire_now(checked);
+        }
+        let inner = self.inner();
+        let mut entry = WaitEntry::new(inner, checked, None);
+        let here = Arc::new(Rendezvous::default());
+        let there = here.clone();
+        entry.set_done(Box::new(move |result| there.put(result)));
+        if entry.is_cancelled() {
+            let _ = entry.give_up(inner, None);
+            return here.take();
+        }
+        let answer = entry.ask(inner);
+        if let Verdict::Waits(entry) = entry.hear(inner, answer) {
+            inner.reactor().add(inner, entry);
+        }
+        here.take()
+    }
+
+    fn acquire_now(&self, checked: Checked) -> Result<LockGuard> {
+        let inner = self.inner();
+        let mut entry = WaitEntry::new(inner, checked, None);
+        let Request::Acquire { claim, priority, .. } = entry.request() else {
+            return Err(Error::new(ErrorCode::Io, "a request was lost on its way; try again"));
+        };
+        let name = entry.name().clone();
+        match inner.submit(&name, Request::Acquire { claim, priority, wait: None, place: None })? {
+            Outcome::Granted(holder) => Ok(entry.guard(inner, &holder)),
+            Outcome::Refused(refusal) => Err(refused(&name, refusal)),
+            _ => Err(Error::new(ErrorCode::Held, format!("the lock {name} is held; wait for it, or try again later"))),
+        }
+    }
+
+    fn start(&self, checked: Checked, done: Done) -> Result<Waiting> {
+        let inner = self.inner();
+        let entry = WaitEntry::new(inner, checked, Some(done));
+        let waiting = entry.waiting(inner);
+        inner.reactor().add(inner, entry);
+        Ok(waiting)
+    }
+
+    /// The lock as it is.
+    ///
+    /// # Errors
+    /// For a bad name, and if the repository can't be read. A record that can't be read is no
+    /// error here: it is the status's `problem`.
+    pub fn status(&self, name: &str) -> Result<LockStatus> {
+        let (inner, name) = (self.inner(), LockName::new(name)?);
+        Ok(LockStatus::of(inner, &inner.commits.look(&name, None)?))
+    }
+
+    /// Every lock that is held, and what else is under the prefix.
+    ///
+    /// # Errors
+    /// If the repository can't be read.
+    pub fn list(&self) -> Result<Listing> {
+        let inner = self.inner();
+        let mut listing = Listing::default();
+        for (name, object) in inner.commits.store.list(inner.commits.names.locks())? {
+            match inner.commits.names.lock_of(&name) {
+                Some(name) => {
+                    let status = LockStatus::of(inner, &inner.commits.look(&name, None)?);
+                    listing.locks.extend(Some(status).filter(LockStatus::is_held));
+                }
+                None => listing.foreign.push(ForeignRef { name: name.to_string(), object: object.to_string() }),
+            }
+        }
+        listing.locks.sort_by(|a, b| a.name.cmp(&b.name));
+        Ok(listing)
+    }
+
+    /// The newest entries of a lock's journal, newest first, at most `most`.
+    ///
+    /// # Errors
+    /// For a bad name, and if the repository can't be read.
+    pub fn log(&self, name: &str, most: usize) -> Result<Vec<JournalEntry>> {
+        let (inner, name) = (self.inner(), LockName::new(name)?);
+        let store = &inner.commits.store;
+        let mut next = store.read(&inner.commits.names.journal_ref(&name))?;
+        let mut entries = Vec::new();
+        while let Some(id) = next.filter(|_| entries.len() < most) {
+            let Object::Commit(commit) = store.object(&id)? else { break };
+            entries.push(journal::entry(&id, &commit));
+            next = commit.parent;
+        }
+        Ok(entries)
+    }
+
+    /// Ends tenures by force, whoever holds them: that of this id, or all of the lock's. The
+    /// journal says who did it and why.
+    ///
+    /// Who held is told at its next renewal, and may work on until then: make sure that it doesn't.
+    ///
+    /// # Errors
+    /// [`ErrorCode::LockLost`] if there is nothing to break, [`ErrorCode::RecordTooNew`] for a
+    /// newer version's record, and what can be wrong with the name and the repository.
+    pub fn break_lock(&self, name: &str, id: Option<&str>, reason: Option<&str>) -> Result<Vec<Holder>> {
+        let (inner, name) = (self.inner(), LockName::new(name)?);
+        let request = Request::Break { id: id.map(str::to_owned), reason: reason.map(str::to_owned) };
+        match inner.submit(&name, request)? {
+            Outcome::Broken(holders) => Ok(holders),
+            Outcome::Refused(Refusal::NotHeld) => {
+                Err(Error::new(ErrorCode::LockLost, format!("there is nothing to break: nobody holds the lock {name}")))
+            }
+            Outcome::Refused(refusal) => Err(refused(&name, refusal)),
+            _ => Ok(Vec::new()),
+        }
+    }
+
+    /// Releases a tenure by its handle, or by its fingerprint.
+    ///
+    /// # Errors
+    /// [`ErrorCode::LockLost`] if it has ended, and [`ErrorCode::NotOwner`] if it is somebody else's.
+    pub fn release(&self, handle: &LockHandle) -> Result<()> {
+        match self.inner().submit(&handle.name, Request::Release { tenure: handle.tenure() })? {
+            Outcome::Refused(refusal) => Err(refused(&handle.name, refusal)),
+            _ => Ok(()),
+        }
+    }
+
+    /// Extends a tenure by its handle, or by its fingerprint, to its ttl or the given time from
+    /// now. Returns how long it lasts from here on.
+    ///
+    /// # Errors
+    /// [`ErrorCode::LockLost`] if it has ended, and [`ErrorCode::NotOwner`] if it is somebody else's.
+    pub fn extend(&self, handle: &LockHandle, ttl: Option<Duration>) -> Result<Duration> {
+        let ttl = check_ttl(ttl)?;
+        match self.inner().submit(&handle.name, Request::Extend { tenure: handle.tenure(), ttl, rebind: None })? {
+            Outcome::Extended(holder) => Ok(Duration::from_millis(holder.claim.ttl)),
+            Outcome::Refused(refusal) => Err(refused(&handle.name, refusal)),
+            _ => Err(guard::lost_error(&handle.name, guard::TAKEN_AWAY)),
+        }
+    }
+
+    /// Goes on with a tenure that another process, or a guard that was detached, began: extends it
+    /// and, if it was bound to a process, binds it to this one, which renews it from here on.
+    ///
+    /// # Errors
+    /// [`ErrorCode::LockLost`] if it has ended, and [`ErrorCode::NotOwner`] if it is somebody else's.
+    pub fn resume(&self, handle: &LockHandle) -> Result<LockGuard> {
+        let inner = self.inner();
+        let snapshot = inner.commits.look(&handle.name, None)?;
+        let bound = match (&snapshot.state.held, &handle.id) {
+            (Held::Record(record), Some(id)) => record.holder(id).map(|holder| holder.claim.bound),
+            _ => None,
+        };
+        let rebind = bound.filter(|bound| *bound == crate::lock::Bound::Process).map(|bound| Rebind {
+            bound,
+            process: Some(process::stamp_cached()),
+            pid: process::pid(),
+            hostname: process::hostname().to_owned(),
+        });
+        let renews = rebind.is_some();
+        match inner.submit(&handle.name, Request::Extend { tenure: handle.tenure(), ttl: None, rebind })? {
+            Outcome::Extended(holder) => {
+                let now = inner.commits.clock.boot_ms();
+                let tenure = TenureState::new(handle.name.clone(), &holder, handle.proof.clone(), renews, None, now);
+                Ok(inner.adopt(tenure))
+            }
+            Outcome::Refused(refusal) => Err(refused(&handle.name, refusal)),
+            _ => Err(guard::lost_error(&handle.name, guard::TAKEN_AWAY)),
+        }
+    }
+
+    /// Ends what has ended by itself in every lock, and deletes superseded objects whose grace
+    /// period (`None`: the configured one) is over.
+    ///
+    /// # Errors
+    /// If the repository can't be read or written.
+    pub fn clean(&self, grace: Option<Duration>) -> Result<Cleaned> {
+        let inner = self.inner();
+        let mut cleaned = Cleaned::default();
+        for (name, _) in inner.commits.store.list(inner.commits.names.locks())? {
+            let Some(name) = inner.commits.names.lock_of(&name) else { continue };
+            let snapshot = inner.commits.look(&name, None)?;
+            let facts = match &snapshot.state.held {
+                Held::Record(record) => snapshot::facts(record),
+                _ => Facts::default(),
+            };
+            let now = inner.commits.clock.now();
+            let context = Context { now: &now, facts: &facts, policy: &inner.commits.policy };
+            let reap = [Call { lock: 0, request: Request::Reap }];
+            if !decide(std::slice::from_ref(&snapshot.state), &reap, context).edits.is_empty() {
+                inner.submit(&name, Request::Reap)?;
+                cleaned.locks.push(name);
+            }
+        }
+        let Swept { deleted, waiting } = inner.commits.store.sweep(grace)?;
+        (cleaned.objects_deleted, cleaned.objects_waiting) = (deleted, waiting);
+        Ok(cleaned)
+    }
+
+    /// Looks for what crashes leave behind, and for records that can't be read. With `fix`, does
+    /// what is safe.
+    ///
+    /// # Errors
+    /// If the repository can't be read.
+    pub fn doctor(&self, fix: bool) -> Result<Vec<Finding>> {
+        doctor::examine(self.inner(), fix)
+    }
+
+    /// Finishes what waits for a better moment: writes again what `git prune` took from under a
+    /// ref, and notes superseded objects for a later sweep. For a command that is about to end.
+    pub fn close(&self) {
+        self.inner().commits.store.tend();
+    }
+}
+
+impl fmt::Debug for LockManager {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let commits = &self.inner().commits;
+        f.debug_struct("LockManager")
+            .field("store", &commits.store)
+            .field("prefix", &commits.names.locks())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Inner {
+    fn open(path: &Path, options: Options) -> Result<Inner> {
+        let defaults = FilesOptions::default();
+        let files = FilesOptions {
+            durable: options.durable.unwrap_or(false),
+            stale_lock_age: options.stale_lock_age.unwrap_or(defaults.stale_lock_age),
+            lock_timeout: options.lock_timeout,
+            sweep_grace: options.sweep_grace,
+            environment: options.environment,
+            clock: options.clock.clone(),
+            faults: options.faults,
+        };
+        let store = Arc::new(FilesStore::open(path, &files)?);
+        let settings = store.settings().clone();
+        let names = match options.lock_prefix.as_ref().or(settings.prefix.as_ref()) {
+            Some(prefix) => Namespace::new(prefix)?,
+            None => Namespace::default(),
+        };
+        let keep = options.keep.or(settings.keep);
+        let skew = options.max_clock_skew.or(settings.max_clock_skew_ms.map(Duration::from_millis));
+        // Where it was found, so that a change of the working directory doesn't change the repository.
+        let origin = Some((store.common_dir().to_owned(), Options { environment: false, ..options.clone() }));
+        Ok(Inner::new(store.clone(), Some(store), names, keep, skew, origin, options))
+    }
+
+    fn new(
+        store: Arc<dyn RefStore>,
+        files: Option<Arc<FilesStore>>,
+        names: Namespace,
+        keep: Option<u32>,
+        skew: Option<Duration>,
+        origin: Option<(PathBuf, Options)>,
+        options: Options,
+    ) -> Inner {
+        let policy = Policy {
+            claim_window: clock::millis(options.claim_window),
+            max_clock_skew: skew.map_or(Policy::default().max_clock_skew, clock::millis),
+            poll_interval: clock::millis(options.poll_interval).max(1),
+            expiry: Expiry::WallClock,
+            faults: options.faults,
+            ..Policy::default()
+        };
+        Inner {
+            commits: CommitLoop::new(store, names, policy, keep, options.clock),
+            reactor: Reactor::default(),
+            owner: options.owner,
+            files,
+            generation: fork::generation(),
+            origin,
+            after_fork: OnceLock::new(),
+        }
+    }
+
+    fn reactor(&self) -> &Reactor {
+        &self.reactor
+    }
+
+    /// Who ends tenures here.
+    fn actor(&self) -> Actor {
+        let owner = self.owner.clone().unwrap_or_else(process::thread_owner);
+        Actor { owner, hostname: process::hostname().to_owned(), pid: process::pid() }
+    }
+
+    fn submit(&self, name: &LockName, request: Request) -> Result<Outcome> {
+        self.commits.submit(name, request, &self.actor())
+    }
+
+    /// Makes the guard of a tenure, and has it renewed if it is to be.
+    fn adopt(self: &Arc<Self>, tenure: TenureState) -> LockGuard {
+        let tenure = Arc::new(tenure);
+        if tenure.renews {
+            self.reactor.touch(self, &tenure);
+        }
+        LockGuard::new(self.clone(), tenure)
+    }
+
+    fn forget(&self, tenure: &TenureState) {
+        self.reactor.forget(&tenure.id);
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        // The background thread sees that nobody is left, and ends.
+        self.reactor.wake();
+    }
+}
+
+fn check_ttl(ttl: Option<Duration>) -> Result<Option<u64>> {
+    match ttl.map(clock::millis) {
+        Some(0) => Err(Error::new(
+            ErrorCode::InvalidArgument,
+            "a lease can't be extended by nothing; give a ttl of at least one millisecond",
+        )),
+        Some(ttl) if ttl > request::MAX_TTL => Err(Error::new(
+            ErrorCode::InvalidArgument,
+            "a lease can't last longer than a hundred years; give a shorter ttl",
+        )),
+        ttl => Ok(ttl),
+    }
+}

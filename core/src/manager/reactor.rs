@@ -1,0 +1,444 @@
+//! The one background thread of a manager: it renews leases, tells of losses, watches the refs
+//! that somebody waits for, and wakes who is granted. It sleeps in one `poll` until something
+//! happens or the nearest deadline, however many locks and waits there are.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+};
+
+use crate::{
+    error::{Error, Result},
+    error_code::ErrorCode,
+    lock::{
+        Call, Held, Outcome, Request,
+        decide::{Context, decide},
+    },
+    name::LockName,
+};
+
+use super::{
+    Inner, LockStatus,
+    guard::{TAKEN_AWAY, TenureState},
+    sleeper::{Sleeper, Waker},
+    snapshot::{self, Snapshot},
+    wait::{self, Verdict, WaitEntry},
+};
+
+/// How long after a change the store is tended, in milliseconds.
+const TEND_AFTER: u64 = 2_000;
+
+/// How much later each place in the queue looks when a lease ends or an owner dies, in
+/// milliseconds: the first does the work, and the others find it done.
+const STAGGER: u64 = 3;
+
+/// What the background thread is told, and how it is woken.
+#[derive(Default)]
+pub(super) struct Reactor {
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    /// Set once the thread runs.
+    waker: Option<Arc<Waker>>,
+    /// Tenures to renew and to tell of, by id, with the boot time at which to look at each.
+    tenures: HashMap<String, (Weak<TenureState>, u64)>,
+    /// Waits that the thread has not seen yet.
+    incoming: Vec<WaitEntry>,
+    /// Whether somebody wants to be told at once when a held lock changes.
+    news: bool,
+    /// Whether something was written since the store was last tended.
+    dirty: bool,
+    /// Until when the thread sleeps, on the boot clock.
+    sleeps_until: u64,
+}
+
+impl Reactor {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Watches over a tenure: renews it, and tells when it is lost.
+    pub(super) fn touch(&self, inner: &Arc<Inner>, tenure: &Arc<TenureState>) {
+        let now = inner.commits.clock.boot_ms();
+        let next = next_look(inner, tenure, now);
+        self.with_thread(inner, |state| {
+            state.tenures.insert(tenure.id.clone(), (Arc::downgrade(tenure), next));
+            state.dirty = true;
+            next.min(now + TEND_AFTER)
+        });
+    }
+
+    /// Also notices at once when this tenure is taken away.
+    pub(super) fn guard_wants_news(&self, inner: &Arc<Inner>, tenure: &Arc<TenureState>) {
+        self.touch(inner, tenure);
+        self.with_thread(inner, |state| {
+            state.news = true;
+            0
+        });
+    }
+
+    pub(super) fn forget(&self, id: &str) {
+        self.lock().tenures.remove(id);
+    }
+
+    pub(super) fn add(&self, inner: &Arc<Inner>, entry: WaitEntry) {
+        self.with_thread(inner, |state| {
+            state.incoming.push(entry);
+            0
+        });
+    }
+
+    /// Makes the thread look at everything now.
+    pub(super) fn wake(&self) {
+        let waker = self.lock().waker.clone();
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+
+    /// Changes the state, starts the thread if it doesn't run, and wakes it if it would sleep too long.
+    fn with_thread(&self, inner: &Arc<Inner>, change: impl FnOnce(&mut State) -> u64) {
+        let mut state = self.lock();
+        let needed_at = change(&mut state);
+        if state.waker.is_none() {
+            match start(inner) {
+                Ok(waker) => state.waker = Some(waker),
+                Err(error) => {
+                    tracing::error!(%error, "the background thread could not be started; leases are not renewed");
+                    // Nobody would ever answer these.
+                    let stranded = std::mem::take(&mut state.incoming);
+                    drop(state);
+                    for entry in stranded {
+                        let error = Error::new(error.code(), error.to_string());
+                        let _ = entry.finish(Err(error));
+                    }
+                    return;
+                }
+            }
+        }
+        if needed_at < state.sleeps_until {
+            let waker = state.waker.clone();
+            // Whoever comes next needn't wake it again.
+            state.sleeps_until = 0;
+            drop(state);
+            if let Some(waker) = waker {
+                waker.wake();
+            }
+        }
+    }
+}
+
+/// When to look at a tenure next: at a third of its ttl, or when it has to count as lost.
+fn next_look(inner: &Inner, tenure: &TenureState, now: u64) -> u64 {
+    let lost_at = tenure.lost_at(inner);
+    if tenure.renews && now < tenure.renew_until { lost_at.min(now + (tenure.ttl() / 3).max(1)) } else { lost_at }
+}
+
+fn start(inner: &Arc<Inner>) -> Result<Arc<Waker>> {
+    let failed = |error: std::io::Error| Error::new(ErrorCode::Io, format!("no background thread: {error}"));
+    let (sleeper, waker) = Sleeper::new().map_err(failed)?;
+    let world = World { sleeper, waits: HashMap::new(), watching: false };
+    let inner = Arc::downgrade(inner);
+    std::thread::Builder::new().name("gitlock".to_owned()).spawn(move || world.run(&inner)).map_err(failed)?;
+    Ok(waker)
+}
+
+/// What only the background thread sees.
+struct World {
+    sleeper: Sleeper,
+    waits: HashMap<LockName, WaitedFor>,
+    watching: bool,
+}
+
+/// A lock that somebody in this process waits for.
+struct WaitedFor {
+    name: LockName,
+    waits: Vec<WaitEntry>,
+    known: Option<Snapshot>,
+    /// When to look at it next, on the boot clock.
+    next: u64,
+}
+
+impl World {
+    fn run(mut self, inner: &Weak<Inner>) {
+        loop {
+            let Some(inner) = inner.upgrade() else { return };
+            let until = self.turn(&inner);
+            let clock = inner.commits.clock.clone();
+            inner.reactor().lock().sleeps_until = until.unwrap_or(u64::MAX);
+            // What came since the turn began would otherwise sleep with it.
+            if !inner.reactor().lock().incoming.is_empty() {
+                continue;
+            }
+            drop(inner);
+            self.sleeper.sleep(until, &*clock);
+        }
+    }
+
+    /// Does all that is due. Returns when the next thing is, if any is.
+    fn turn(&mut self, inner: &Arc<Inner>) -> Option<u64> {
+        let woken = self.sleeper.take();
+        self.take_incoming(inner);
+        let mut next = self.tenures(inner, &woken.changes.names, woken.changes.all);
+        self.arm(inner);
+        let now = inner.commits.clock.boot_ms();
+        for (name, waited) in &mut self.waits {
+            let changed = woken.changes.all || woken.changes.names.iter().any(|changed| changed == name.encoded());
+            if woken.process_died {
+                waited.next = waited.next.min(now + waited.stagger());
+            }
+            let cancelled = waited.waits.iter().any(WaitEntry::is_cancelled);
+            if changed || cancelled || waited.next <= now {
+                waited.look(inner, &mut self.sleeper);
+            }
+            next = next.min(waited.next);
+        }
+        self.waits.retain(|_, waited| !waited.waits.is_empty());
+        if self.waits.is_empty() {
+            self.sleeper.forget_processes();
+        }
+        let dirty = {
+            let mut state = inner.reactor().lock();
+            std::mem::take(&mut state.dirty)
+        };
+        if dirty {
+            inner.commits.store.tend();
+            next = next.min(inner.commits.clock.boot_ms() + TEND_AFTER);
+        }
+        (next != u64::MAX).then_some(next)
+    }
+
+    /// Enqueues the waits that have come, those for one lock together.
+    fn take_incoming(&mut self, inner: &Arc<Inner>) {
+        let incoming = std::mem::take(&mut inner.reactor().lock().incoming);
+        let mut by_lock: HashMap<LockName, Vec<WaitEntry>> = HashMap::new();
+        for entry in incoming {
+            by_lock.entry(entry.name().clone()).or_default().push(entry);
+        }
+        for (name, entries) in by_lock {
+            let (fresh, queued): (Vec<_>, Vec<_>) = entries.into_iter().partition(|entry| !entry.is_queued());
+            let waited = self.waits.entry(name.clone()).or_insert_with(|| WaitedFor::new(name.clone()));
+            waited.waits.extend(queued);
+            waited.next = 0;
+            if fresh.is_empty() {
+                continue;
+            }
+            let requests = fresh.iter().map(WaitEntry::request).collect();
+            let answers = inner.commits.submit_all(&name, requests, &inner.actor());
+            for (entry, answer) in fresh.into_iter().zip(answers) {
+                if let Verdict::Waits(entry) = entry.hear(inner, answer) {
+                    waited.waits.push(entry);
+                }
+            }
+        }
+    }
+
+    /// Renews what is due, and tells of what is lost. Returns when the next is due.
+    fn tenures(&mut self, inner: &Arc<Inner>, changed: &[String], all: bool) -> u64 {
+        let now = inner.commits.clock.boot_ms();
+        let (mut due, mut next) = (Vec::new(), u64::MAX);
+        {
+            let mut state = inner.reactor().lock();
+            let news = state.news;
+            state.tenures.retain(|_, (tenure, at)| {
+                let Some(tenure) = tenure.upgrade().filter(|tenure| !tenure.is_over()) else { return false };
+                if *at <= now {
+                    due.push((tenure, true));
+                } else if news && (all || changed.iter().any(|name| name == tenure.name.encoded())) {
+                    due.push((tenure, false));
+                }
+                true
+            });
+        }
+        for (tenure, by_time) in due {
+            let at = if by_time { renew(inner, &tenure) } else { check(inner, &tenure) };
+            let mut state = inner.reactor().lock();
+            match at {
+                Some(at) if state.tenures.contains_key(&tenure.id) => {
+                    state.tenures.insert(tenure.id.clone(), (Arc::downgrade(&tenure), at));
+                }
+                Some(_) => {}
+                None => drop(state.tenures.remove(&tenure.id)),
+            }
+        }
+        for (_, at) in inner.reactor().lock().tenures.values() {
+            next = next.min(*at);
+        }
+        next
+    }
+
+    /// Watches the refs while somebody waits for one, or wants news of one.
+    fn arm(&mut self, inner: &Arc<Inner>) {
+        let wanted = !self.waits.is_empty() || {
+            let mut state = inner.reactor().lock();
+            state.news &= !state.tenures.is_empty();
+            state.news
+        };
+        if wanted && !self.watching {
+            match inner.commits.store.watch(inner.commits.names.locks()) {
+                Ok(watch) => self.sleeper.watch(Some(watch)),
+                Err(error) => tracing::debug!(%error, "refs are polled"),
+            }
+            // Armed, then read: what changed before is seen by this turn's look.
+            self.waits.values_mut().for_each(|waited| waited.next = 0);
+        } else if !wanted {
+            self.sleeper.watch(None);
+        }
+        self.watching = wanted;
+    }
+}
+
+/// Renews one lease. Returns when to look again, or `None` once it is over.
+fn renew(inner: &Arc<Inner>, tenure: &Arc<TenureState>) -> Option<u64> {
+    let now = inner.commits.clock.boot_ms();
+    let lost_at = tenure.lost_at(inner);
+    if now >= lost_at {
+        tenure.lose("its lease ran out before it could be renewed");
+        return None;
+    }
+    if !tenure.renews || now >= tenure.renew_until {
+        return Some(lost_at);
+    }
+    let request = Request::Extend { tenure: tenure.request(), ttl: None, rebind: None };
+    match inner.submit(&tenure.name, request) {
+        Ok(Outcome::Extended(holder)) => {
+            tenure.prolonged(&holder);
+            tracing::debug!(lock = %tenure.name, id = tenure.id, "renewed");
+            Some(next_look(inner, tenure, inner.commits.clock.boot_ms()))
+        }
+        Ok(_) => {
+            if !tenure.is_ending() {
+                tenure.lose(TAKEN_AWAY);
+            }
+            None
+        }
+        Err(error) => {
+            tracing::warn!(lock = %tenure.name, %error, "a lease could not be renewed; it will be tried again");
+            Some(lost_at.min(inner.commits.clock.boot_ms() + (tenure.ttl() / 12).clamp(10, 1_000)))
+        }
+    }
+}
+
+/// Looks whether a tenure still stands in its record.
+fn check(inner: &Arc<Inner>, tenure: &Arc<TenureState>) -> Option<u64> {
+    let now = inner.commits.clock.boot_ms();
+    match inner.commits.look(&tenure.name, None) {
+        Ok(Snapshot { state, .. }) => match state.held {
+            Held::Record(record) if record.holder(&tenure.id).is_some() => {}
+            // A record that can't be read for a moment may be read at the next renewal.
+            Held::Opaque(_) => {}
+            // Its own release looks like this too.
+            Held::Record(_) | Held::Free if tenure.is_ending() => return None,
+            Held::Record(_) | Held::Free => {
+                tenure.lose(TAKEN_AWAY);
+                return None;
+            }
+        },
+        Err(error) => tracing::debug!(lock = %tenure.name, %error, "a held lock could not be looked at"),
+    }
+    Some(next_look(inner, tenure, now))
+}
+
+impl WaitedFor {
+    fn new(name: LockName) -> WaitedFor {
+        WaitedFor { name, waits: Vec::new(), known: None, next: 0 }
+    }
+
+    /// How much later than at once this process acts on what every waiter notices.
+    fn stagger(&self) -> u64 {
+        let Some(Held::Record(record)) = self.known.as_ref().map(|known| &known.state.held) else { return 0 };
+        let best = self.waits.iter().filter_map(|wait| record.position(wait.id())).min();
+        best.map_or(0, |best| STAGGER * best.min(20) as u64)
+    }
+
+    /// Reads the lock, and gives every wait what it means for it.
+    fn look(&mut self, inner: &Arc<Inner>, sleeper: &mut Sleeper) {
+        let before = self.known.as_ref().and_then(|known| known.lock);
+        let read =
+            inner.commits.look(&self.name, self.known.as_ref()).and_then(|snapshot| self.settle(inner, snapshot));
+        let clock = &inner.commits.clock;
+        let status = match read {
+            Ok(snapshot) => {
+                self.known = Some(snapshot);
+                self.known.as_ref().map(|known| LockStatus::of(inner, known))
+            }
+            Err(error) => {
+                for wait in std::mem::take(&mut self.waits) {
+                    if let Verdict::Waits(wait) = wait.stumble(Error::new(error.code(), error.to_string())) {
+                        self.waits.push(wait);
+                    }
+                }
+                None
+            }
+        };
+        let now = clock.boot_ms();
+        let over = |wait: &WaitEntry| wait.is_cancelled() || wait.until().is_some_and(|until| until <= now);
+        let (over, waits): (Vec<_>, Vec<_>) = std::mem::take(&mut self.waits).into_iter().partition(over);
+        self.waits = waits;
+        for wait in over {
+            // Nothing waits on after this, so whether it gave up or was served is all the same.
+            let _ = wait.give_up(inner, status.as_ref());
+        }
+        if let Some(status) = &status {
+            let changed = before.is_none() || before != self.known.as_ref().and_then(|known| known.lock);
+            self.waits.iter_mut().for_each(|wait| wait.tell_progress(status, changed));
+            sleeper.watch_processes(status);
+        }
+        self.next = self.next_look(inner, status.as_ref(), now);
+    }
+
+    /// Ends what has ended by itself, claims what was granted, and takes lost places again, until
+    /// one reading has nothing left to do.
+    fn settle(&mut self, inner: &Arc<Inner>, mut snapshot: Snapshot) -> Result<Snapshot> {
+        for _ in 0..100 {
+            let (record, opaque) = match &snapshot.state.held {
+                Held::Record(record) => (record.clone(), false),
+                Held::Free => (Default::default(), false),
+                Held::Opaque(_) => (Default::default(), true),
+            };
+            let facts = snapshot::facts(&record);
+            let now = inner.commits.clock.now();
+            let context = Context { now: &now, facts: &facts, policy: &inner.commits.policy };
+            let reap = [Call { lock: 0, request: Request::Reap }];
+            let overdue = !decide(std::slice::from_ref(&snapshot.state), &reap, context).edits.is_empty();
+            let (mut asking, mut waits) = wait::sort(std::mem::take(&mut self.waits), &record);
+            if asking.is_empty() && !overdue {
+                self.waits = waits;
+                return Ok(snapshot);
+            }
+            if asking.is_empty() && !waits.is_empty() {
+                // Whoever asks is evidently there, so its queue isn't taken for dead.
+                asking.push(waits.remove(0));
+            }
+            let requests = asking.iter().map(WaitEntry::request).collect();
+            let answers = inner.commits.submit_all(&snapshot.state.name, requests, &inner.actor());
+            for (wait, answer) in asking.into_iter().zip(answers) {
+                if let Verdict::Waits(wait) = wait.hear(inner, answer) {
+                    waits.push(wait);
+                }
+            }
+            self.waits = waits;
+            snapshot = inner.commits.look(&snapshot.state.name, Some(&snapshot))?;
+            if opaque {
+                // Nothing more to be had from it for now; whoever waits on was told to.
+                return Ok(snapshot);
+            }
+        }
+        Ok(snapshot)
+    }
+
+    fn next_look(&self, inner: &Inner, status: Option<&LockStatus>, now: u64) -> u64 {
+        let mut next = now + inner.commits.policy.poll_interval;
+        // One millisecond more, so that the lease has ended by then.
+        let ends = status
+            .iter()
+            .flat_map(|status| &status.holders)
+            .map(|holder| now + crate::clock::millis(holder.remaining) + 1);
+        if let Some(end) = ends.min() {
+            next = next.min(end + self.stagger());
+        }
+        self.waits.iter().filter_map(WaitEntry::until).fold(next, u64::min)
+    }
+}

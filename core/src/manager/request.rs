@@ -1,0 +1,279 @@
+//! What a caller asks for: the options of one acquire.
+
+use std::time::Duration;
+
+use crate::{
+    cancel::CancelToken,
+    clock,
+    error::{Error, Result},
+    error_code::ErrorCode,
+    lock::{Bound, Claim, Mode, fingerprint, queue::MAX_PRIORITY},
+    name::LockName,
+    options::DEFAULT_TTL,
+    process,
+};
+
+use super::{LockGuard, LockManager, wait::Waiting};
+
+/// The longest lease, in milliseconds: a hundred years.
+pub(super) const MAX_TTL: u64 = 100 * 366 * 86_400_000;
+
+/// The longest owner, reason and session, in bytes.
+const MAX_TEXT: usize = 512;
+
+/// How long an acquire may queue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Patience {
+    ForEver,
+    For(Duration),
+}
+
+/// What a waiter sees of its wait.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct WaitProgress {
+    /// How many wait before it.
+    pub ahead: usize,
+    /// The lock as it is.
+    pub status: super::LockStatus,
+}
+
+pub(super) type ProgressFn = Box<dyn FnMut(&WaitProgress) + Send>;
+
+/// The options of one acquire. [`LockManager::lock`] makes it.
+#[must_use = "a request does nothing until it is acquired"]
+pub struct LockRequest<'a> {
+    manager: &'a LockManager,
+    name: String,
+    pub(super) options: RequestOptions,
+}
+
+pub(super) struct RequestOptions {
+    mode: Mode,
+    ttl: Duration,
+    pub(super) patience: Patience,
+    pub(super) priority: i32,
+    reason: Option<String>,
+    owner: Option<String>,
+    fingerprint: Option<String>,
+    process_group: Option<u32>,
+    pub(super) renew: Option<bool>,
+    pub(super) max_hold: Option<Duration>,
+    pub(super) cancel: Option<CancelToken>,
+    pub(super) progress: Option<ProgressFn>,
+}
+
+/// A request that was checked.
+pub(super) struct Checked {
+    pub(super) name: LockName,
+    pub(super) claim: Claim,
+    /// What proves the right to it.
+    pub(super) proof: String,
+    pub(super) options: RequestOptions,
+}
+
+impl<'a> LockRequest<'a> {
+    pub(super) fn new(manager: &'a LockManager, name: &str) -> LockRequest<'a> {
+        let options = RequestOptions {
+            mode: Mode::Exclusive,
+            ttl: DEFAULT_TTL,
+            patience: Patience::ForEver,
+            priority: 0,
+            reason: None,
+            owner: None,
+            fingerprint: None,
+            process_group: None,
+            renew: None,
+            max_hold: None,
+            cancel: None,
+            progress: None,
+        };
+        LockRequest { manager, name: name.to_owned(), options }
+    }
+
+    /// Beside other shared holders. Default: exclusive.
+    pub fn shared(mut self) -> Self {
+        self.options.mode = Mode::Shared;
+        self
+    }
+
+    /// The length of the lease, each time it is claimed, renewed or extended. From one millisecond
+    /// to a hundred years. Default: 30 s.
+    pub fn ttl(mut self, ttl: Duration) -> Self {
+        self.options.ttl = ttl;
+        self
+    }
+
+    /// How long [`LockRequest::acquire`] may queue. Default: for ever.
+    pub fn wait(mut self, wait: Duration) -> Self {
+        self.options.patience = Patience::For(wait);
+        self
+    }
+
+    /// Higher goes first: each step is worth 30 s of waiting. Default: 0.
+    pub fn priority(mut self, priority: i32) -> Self {
+        self.options.priority = priority;
+        self
+    }
+
+    /// Why the lock is wanted, for whoever waits and for the journal. At most 512 bytes.
+    pub fn reason(mut self, reason: impl Into<String>) -> Self {
+        self.options.reason = Some(reason.into());
+        self
+    }
+
+    /// The session that holds and waits. Default: the manager's, or one for each thread.
+    pub fn owner(mut self, owner: impl Into<String>) -> Self {
+        self.options.owner = Some(owner.into());
+        self
+    }
+
+    /// A word of the caller's own as the right to release and extend. The tenure is then bound to
+    /// its lease alone, outlives this process, and isn't renewed unless asked for. It stands in
+    /// the record for everybody to read. At most 256 bytes.
+    pub fn fingerprint(mut self, fingerprint: impl Into<String>) -> Self {
+        self.options.fingerprint = Some(fingerprint.into());
+        self
+    }
+
+    /// Whether the lease is renewed while the guard lives. Default: yes, unless there is a fingerprint.
+    pub fn renew(mut self, renew: bool) -> Self {
+        self.options.renew = Some(renew);
+        self
+    }
+
+    /// For how long it is renewed at most, so that a holder that hangs loses the lock. Default: no limit.
+    pub fn max_hold(mut self, max_hold: Duration) -> Self {
+        self.options.max_hold = Some(max_hold);
+        self
+    }
+
+    /// Ends the wait when this token is cancelled.
+    pub fn cancel(mut self, token: &CancelToken) -> Self {
+        self.options.cancel = Some(token.clone());
+        self
+    }
+
+    /// A process group that works under the lock: the owner doesn't count as dead while any of it runs.
+    pub fn process_group(mut self, group: u32) -> Self {
+        self.options.process_group = Some(group);
+        self
+    }
+
+    /// Called when the wait begins and whenever what it waits for changes, on the manager's
+    /// background thread or the acquiring one. It must not block.
+    pub fn on_wait(mut self, progress: impl FnMut(&WaitProgress) + Send + 'static) -> Self {
+        self.options.progress = Some(Box::new(progress));
+        self
+    }
+
+    /// Acquires the lock, queueing for it if it is held.
+    ///
+    /// # Errors
+    /// [`ErrorCode::Timeout`] when the wait is over, [`ErrorCode::Cancelled`], and what can be
+    /// wrong with the name, the options, the record and the repository.
+    pub fn acquire(self) -> Result<LockGuard> {
+        let manager = self.manager;
+        manager.acquire(self.check()?)
+    }
+
+    /// Acquires the lock if that is possible at once: `None` if somebody holds it, or is first.
+    ///
+    /// # Errors
+    /// What can be wrong with the name, the options, the record and the repository.
+    pub fn try_acquire(self) -> Result<Option<LockGuard>> {
+        let manager = self.manager;
+        match manager.acquire_now(self.check()?) {
+            Ok(guard) => Ok(Some(guard)),
+            Err(error) if error.code() == ErrorCode::Held => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// As [`LockRequest::try_acquire`], with an error that says who holds it.
+    ///
+    /// # Errors
+    /// [`ErrorCode::Held`], and what [`LockRequest::try_acquire`] says.
+    pub fn acquire_now(self) -> Result<LockGuard> {
+        let manager = self.manager;
+        manager.acquire_now(self.check()?)
+    }
+
+    /// Starts to acquire without blocking this thread. `done` is called once, on the manager's
+    /// background thread, and must not block. The wait itself costs no thread.
+    ///
+    /// # Errors
+    /// What is wrong with the name or the options; everything else comes to `done`.
+    pub fn start(self, done: impl FnOnce(Result<LockGuard>) + Send + 'static) -> Result<Waiting> {
+        let manager = self.manager;
+        manager.start(self.check()?, Box::new(done))
+    }
+
+    fn check(self) -> Result<Checked> {
+        let LockRequest { manager, name, options } = self;
+        let name = manager.check_name(&name)?;
+        let refuse = |what: String| Err(Error::new(ErrorCode::InvalidArgument, what));
+        let ttl = clock::millis(options.ttl);
+        if ttl == 0 || ttl > MAX_TTL {
+            return refuse(format!(
+                "a lease of {:?} is not possible; the ttl goes from one millisecond to a hundred years",
+                options.ttl
+            ));
+        }
+        if options.priority.abs() > MAX_PRIORITY {
+            return refuse(format!(
+                "the priority {} is out of range; it goes from -{MAX_PRIORITY} to {MAX_PRIORITY}",
+                options.priority
+            ));
+        }
+        let owner =
+            options.owner.clone().or_else(|| manager.inner().owner.clone()).unwrap_or_else(process::thread_owner);
+        for (what, text) in [("owner", Some(&owner)), ("reason", options.reason.as_ref())] {
+            if text.is_some_and(|text| text.len() > MAX_TEXT) {
+                return refuse(format!("the {what} is longer than {MAX_TEXT} bytes; shorten it"));
+            }
+        }
+        if owner.is_empty() {
+            return refuse("the owner is empty; leave it out, or name the session".to_owned());
+        }
+        let (proof, stored, bound) = match &options.fingerprint {
+            Some(word) if word.is_empty() => {
+                return refuse("the fingerprint is empty; leave it out, or give a word".to_owned());
+            }
+            Some(word) if word.len() > fingerprint::MAX_FINGERPRINT_BYTES => {
+                return refuse(format!(
+                    "the fingerprint is longer than {} bytes; shorten it",
+                    fingerprint::MAX_FINGERPRINT_BYTES
+                ));
+            }
+            Some(word) if word.starts_with(fingerprint::HASHED) => {
+                return refuse(format!(
+                    "a fingerprint can't start with {:?}; choose another word",
+                    fingerprint::HASHED
+                ));
+            }
+            Some(word) => (word.clone(), word.clone(), Bound::Lease),
+            None => {
+                let secret = uuid::Uuid::new_v4().simple().to_string();
+                let stored = fingerprint::hash(&secret);
+                (secret, stored, Bound::Process)
+            }
+        };
+        let mut process = process::stamp_cached();
+        process.group = options.process_group;
+        let claim = Claim {
+            id: uuid::Uuid::new_v4().to_string(),
+            owner,
+            fingerprint: stored,
+            mode: options.mode,
+            ttl,
+            bound,
+            process: Some(process),
+            pid: process::pid(),
+            hostname: process::hostname().to_owned(),
+            reason: options.reason.clone(),
+            extra: Default::default(),
+        };
+        Ok(Checked { name, claim, proof, options })
+    }
+}

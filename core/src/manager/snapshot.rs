@@ -1,0 +1,119 @@
+//! Reading a lock: its ref, its record, its journal, and who is still there.
+
+use std::collections::HashMap;
+
+use crate::{
+    error::Result,
+    journal::{self, Tip},
+    lock::{Fact, Facts, Held, Liveness, LockState, Opaque, Record, codec},
+    name::{LockName, Namespace},
+    process,
+    store::{Object, Oid, RefStore},
+};
+
+/// One lock as it was read, with what a compare-and-swap of it expects.
+#[derive(Clone, Debug)]
+pub(super) struct Snapshot {
+    /// What the rules see.
+    pub(super) state: LockState,
+    /// What the lock's ref pointed at.
+    pub(super) lock: Option<Oid>,
+    /// What the journal's ref pointed at.
+    pub(super) journal: JournalAt,
+}
+
+/// Where a journal stands.
+#[derive(Clone, Debug, Default)]
+pub(super) struct JournalAt {
+    /// What its ref pointed at.
+    pub(super) id: Option<Oid>,
+    /// What that commit says.
+    pub(super) tip: Tip,
+    /// Whether the next commit can have this one as its parent.
+    pub(super) usable: bool,
+}
+
+/// Reads a lock. What `known` says of objects that are still the ones referred to isn't read again.
+pub(super) fn read(
+    store: &dyn RefStore,
+    names: &Namespace,
+    name: &LockName,
+    known: Option<&Snapshot>,
+) -> Result<Snapshot> {
+    let lock_ref = names.lock_ref(name);
+    let (lock, held) = loop {
+        let lock = match store.read(&lock_ref) {
+            Err(error) if error.code() == crate::ErrorCode::NameBlocked => {
+                break (None, Held::Opaque(Opaque::Foreign(error.to_string())));
+            }
+            read => read?,
+        };
+        let Some(id) = lock else { break (None, Held::Free) };
+        if let Some(known) = known.filter(|known| known.lock == lock && !matches!(known.state.held, Held::Opaque(_))) {
+            break (lock, known.state.held.clone());
+        }
+        match store.object(&id)? {
+            Object::Blob(bytes) => break (lock, decoded(&bytes)),
+            Object::Missing => {
+                // Superseded objects are swept: is it still the one?
+                if store.read(&lock_ref)? == lock {
+                    break (lock, Held::Opaque(Opaque::Missing { unchanged: store.unchanged_for(&lock_ref, &id) }));
+                }
+            }
+            Object::Commit(_) => break (lock, Held::Opaque(Opaque::Corrupt("it is a commit".to_owned()))),
+            Object::Unusable(why) => break (lock, Held::Opaque(Opaque::Corrupt(why))),
+        }
+    };
+    let journal = read_journal(store, names, name, known.map(|known| &known.journal))?;
+    let state = LockState { name: name.clone(), held, journal: journal.tip.journal.clone() };
+    Ok(Snapshot { state, lock, journal })
+}
+
+fn decoded(bytes: &[u8]) -> Held {
+    match codec::decode(bytes) {
+        Ok(record) => Held::Record(record),
+        Err(codec::Unreadable::Corrupt(why)) => Held::Opaque(Opaque::Corrupt(why)),
+        Err(codec::Unreadable::TooNew(version)) => Held::Opaque(Opaque::TooNew(version)),
+    }
+}
+
+fn read_journal(
+    store: &dyn RefStore,
+    names: &Namespace,
+    name: &LockName,
+    known: Option<&JournalAt>,
+) -> Result<JournalAt> {
+    let id = store.read(&names.journal_ref(name))?;
+    let Some(at) = id else { return Ok(JournalAt { usable: true, ..JournalAt::default() }) };
+    if let Some(known) = known.filter(|known| known.id == id) {
+        return Ok(known.clone());
+    }
+    Ok(match store.object(&at)? {
+        Object::Commit(commit) => JournalAt { id, tip: journal::tip(&commit), usable: true },
+        other => {
+            tracing::warn!(lock = %name, commit = %at, found = ?other, "the journal's newest commit can't be read; a new chain begins");
+            JournalAt { id, tip: Tip::default(), usable: false }
+        }
+    })
+}
+
+/// Finds out who in a record is still there. Most of many waiters share few processes.
+pub(super) fn facts(record: &Record) -> Facts {
+    let mut facts = Facts::default();
+    let mut seen: HashMap<(u32, Option<u64>), Liveness> = HashMap::new();
+    let claims =
+        record.holders.iter().map(|holder| &holder.claim).chain(record.queue.iter().map(|waiter| &waiter.claim));
+    for claim in claims {
+        let Some(stamp) = claim.process.as_ref() else { continue };
+        // A group is part of what is looked at, so only what has none can be shared.
+        let liveness = if stamp.group.is_some() {
+            process::liveness(claim)
+        } else {
+            *seen.entry((claim.pid, stamp.start)).or_insert_with(|| process::liveness(claim))
+        };
+        if liveness != Liveness::Unknown {
+            facts.0.insert(claim.id.clone(), Fact { liveness, unchanged: None });
+        }
+    }
+    facts
+}

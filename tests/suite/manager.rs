@@ -1,0 +1,186 @@
+//! Managers and guards on real repositories.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::disallowed_methods)]
+
+use std::{
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+        mpsc,
+    },
+    thread,
+    time::Duration,
+};
+
+use gitlock::{CancelToken, ErrorCode, LockManager, Options};
+use gitlock_tests::git::Repo;
+
+fn manager(repo: &Repo) -> LockManager {
+    LockManager::open(repo.path()).unwrap()
+}
+
+#[test]
+fn one_lock_from_acquire_to_journal() {
+    let repo = Repo::new();
+    let manager = manager(&repo);
+    let guard = manager.lock("build").reason("a test").acquire().unwrap();
+    let first = guard.token();
+    assert_eq!(
+        repo.git(&["for-each-ref", "--format=%(refname) %(objecttype)", "refs/gitvan"]),
+        "refs/gitvan/locks/build blob"
+    );
+    let record = repo.git(&["cat-file", "-p", "refs/gitvan/locks/build"]);
+    assert!(record.starts_with(&format!("{{\"id\":\"{}\"", guard.id())), "{record}");
+    assert!(manager.lock("build").try_acquire().unwrap().is_none());
+    let error = manager.lock("build").acquire_now().unwrap_err();
+    assert_eq!(error.code(), ErrorCode::Held);
+    assert!(error.to_string().contains("a test"), "{error}");
+    guard.release().unwrap();
+    assert_eq!(repo.git(&["for-each-ref", "--format=%(refname)", "refs/gitvan"]), "refs/gitvan/journal/build");
+    assert_eq!(repo.git(&["log", "--format=%s", "refs/gitvan/journal/build"]), "build: released");
+    let token = repo.git(&["log", "--format=%(trailers:key=Lock-Token,valueonly)", "refs/gitvan/journal/build"]);
+    assert_eq!(token.trim(), first.to_string());
+    let guard = manager.lock("build").acquire().unwrap();
+    assert!(guard.token() > first);
+    drop(guard);
+    assert_eq!(repo.git(&["log", "--format=%s", "refs/gitvan/journal/build"]).lines().count(), 2);
+    repo.assert_sound();
+}
+
+#[test]
+fn waiters_are_served_in_order() {
+    let repo = Repo::new();
+    let manager = manager(&repo);
+    let guard = manager.lock("x").acquire().unwrap();
+    let served = Arc::new(Mutex::new(Vec::new()));
+    let threads: Vec<_> = (0..32)
+        .map(|number| {
+            let (sender, queued) = mpsc::channel();
+            let (other, served) = (manager.clone(), served.clone());
+            let waiter = thread::spawn(move || {
+                let guard = other.lock("x").on_wait(move |_| sender.send(()).unwrap_or_default()).acquire().unwrap();
+                served.lock().unwrap().push((number, guard.token()));
+                guard.release().unwrap();
+            });
+            // In the queue before the next one comes.
+            queued.recv().unwrap();
+            waiter
+        })
+        .collect();
+    guard.release().unwrap();
+    threads.into_iter().for_each(|thread| thread.join().unwrap());
+    let served = served.lock().unwrap();
+    assert_eq!(served.iter().map(|(number, _)| *number).collect::<Vec<_>>(), (0..32).collect::<Vec<_>>());
+    assert!(served.windows(2).all(|pair| pair[0].1 < pair[1].1), "tokens grow: {served:?}");
+    repo.assert_sound();
+}
+
+#[test]
+fn a_lease_is_renewed_and_a_break_is_told() {
+    let repo = Repo::new();
+    let manager = manager(&repo);
+    let guard = manager.lock("x").ttl(Duration::from_millis(400)).acquire().unwrap();
+    let (sender, lost) = mpsc::channel();
+    guard.on_lost(move |error| sender.send(error.code()).unwrap());
+    thread::sleep(Duration::from_millis(1_200));
+    assert!(!guard.is_lost(), "it was renewed");
+    let broken = LockManager::open(repo.path()).unwrap().break_lock("x", None, Some("test")).unwrap();
+    assert_eq!(broken.len(), 1);
+    assert_eq!(lost.recv_timeout(Duration::from_secs(10)).unwrap(), ErrorCode::LockLost);
+    assert_eq!(guard.release().unwrap_err().code(), ErrorCode::LockLost);
+}
+
+#[test]
+fn a_wait_ends_by_timeout_and_by_cancel_and_leaves_no_waiter() {
+    let repo = Repo::new();
+    let manager = manager(&repo);
+    let guard = manager.lock("x").acquire().unwrap();
+    let error = manager.lock("x").wait(Duration::from_millis(50)).acquire().unwrap_err();
+    assert_eq!(error.code(), ErrorCode::Timeout);
+    assert!(error.holder().is_some(), "{error}");
+    let token = CancelToken::new();
+    let canceller = token.clone();
+    let thread = thread::spawn(move || {
+        thread::sleep(Duration::from_millis(50));
+        canceller.cancel();
+    });
+    assert_eq!(manager.lock("x").cancel(&token).acquire().unwrap_err().code(), ErrorCode::Cancelled);
+    thread.join().unwrap();
+    assert!(manager.status("x").unwrap().queue.is_empty());
+    guard.release().unwrap();
+    assert!(!manager.status("x").unwrap().is_held());
+}
+
+#[test]
+fn a_thousand_waits_in_one_process() {
+    let repo = Repo::new();
+    let manager = manager(&repo);
+    let guard = manager.lock("x").acquire().unwrap();
+    let (sender, done) = mpsc::channel();
+    for number in 0..1_000 {
+        let sender = sender.clone();
+        let waiting = manager.lock("x").shared().start(move |guard| {
+            guard.unwrap().release().unwrap();
+            sender.send(number).unwrap();
+        });
+        waiting.unwrap();
+    }
+    while manager.status("x").unwrap().queue.len() < 1_000 {
+        thread::sleep(Duration::from_millis(5));
+    }
+    guard.release().unwrap();
+    let mut seen: Vec<u32> = (0..1_000).map(|_| done.recv_timeout(Duration::from_secs(120)).unwrap()).collect();
+    seen.sort_unstable();
+    assert_eq!(seen, (0..1_000).collect::<Vec<_>>());
+}
+
+#[test]
+fn many_threads_and_managers_never_overlap() {
+    let repo = Repo::new();
+    let inside = Arc::new(AtomicBool::new(false));
+    let count = Arc::new(AtomicUsize::new(0));
+    let threads: Vec<_> = (0..4)
+        .map(|_| {
+            let (manager, inside, count) = (manager(&repo), inside.clone(), count.clone());
+            thread::spawn(move || {
+                for _ in 0..50 {
+                    let guard = manager.lock("x").acquire().unwrap();
+                    assert!(!inside.swap(true, Ordering::SeqCst), "two holders at once");
+                    count.fetch_add(1, Ordering::SeqCst);
+                    inside.store(false, Ordering::SeqCst);
+                    guard.release().unwrap();
+                }
+            })
+        })
+        .collect();
+    threads.into_iter().for_each(|thread| thread.join().unwrap());
+    assert_eq!(count.load(Ordering::SeqCst), 200);
+    repo.assert_sound();
+}
+
+#[test]
+fn a_handle_is_resumed_by_another_manager() {
+    let repo = Repo::new();
+    let guard = manager(&repo).lock("x").acquire().unwrap();
+    let token = guard.token();
+    let handle = guard.detach().to_string();
+    let other = manager(&repo);
+    let guard = other.resume(&handle.parse().unwrap()).unwrap();
+    assert_eq!(guard.token(), token);
+    guard.release().unwrap();
+    assert_eq!(other.release(&handle.parse().unwrap()).unwrap_err().code(), ErrorCode::LockLost);
+}
+
+#[test]
+fn a_bounded_journal_keeps_the_newest() {
+    let repo = Repo::new();
+    let mut options = Options::default();
+    options.keep = Some(3);
+    let manager = LockManager::open_with(repo.path(), options).unwrap();
+    for _ in 0..20 {
+        manager.lock("x").acquire().unwrap().release().unwrap();
+        let length = manager.log("x", 100).unwrap().len();
+        assert!((1..=6).contains(&length), "{length}");
+    }
+    assert!(manager.log("x", 100).unwrap().len() >= 3);
+    repo.assert_sound();
+}
