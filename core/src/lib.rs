@@ -1,5 +1,33 @@
 //! A lock manager whose only database is a Git repository.
-#![cfg_attr(not(test), warn(clippy::unwrap_used))]
+//!
+//! A lock is the ref `refs/gitvan/locks/<name>`; its blob says who holds it and until when; every
+//! change is a compare-and-swap of that ref; and a journal of commits keeps the history that
+//! `git log refs/gitvan/journal/<name>` shows. There is no daemon and no other database.
+//!
+//! ```
+//! use std::time::Duration;
+//! use gitlock::LockManager;
+//! # let repo = tempfile::tempdir()?;
+//! # assert!(std::process::Command::new("git").arg("init").arg("-q").arg(repo.path()).status()?.success());
+//! # let path = repo.path();
+//!
+//! let manager = LockManager::open(path)?;
+//! let guard = manager.lock("build").ttl(Duration::from_secs(30)).wait(Duration::from_secs(10)).acquire()?;
+//! println!("building under token {}", guard.token());
+//! guard.release()?;
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! # What a lock promises
+//! Locks are leases. A [`LockGuard`] renews its lease in the background, and counts itself lost,
+//! by its own clock, before anybody else may take the lock. But a process that is stopped between
+//! looking at [`LockGuard::is_lost`] and acting on it can act too late. Where that must never
+//! happen, let what the lock protects compare [`LockGuard::token`], which grows with every grant,
+//! and refuse one that is lower than the last it saw.
+//!
+//! # How it is built
+//! [`lock`] holds the rules, as pure functions. [`store`] swaps refs and knows nothing of locks.
+//! [`manager`] carries the decisions of the one out on the other. ARCHITECTURE.md has the map.
 
 #[cfg(not(any(target_os = "linux", target_os = "macos")))]
 compile_error!(

@@ -1,19 +1,33 @@
 //! gitlock's own commands. `cargo xtask help` lists them.
 
 mod check;
+mod commands;
+mod demo;
 
 use std::{env, path::PathBuf, process::ExitCode};
 
 const HELP: &str = "\
 cargo xtask COMMAND
 
-  check     the house rules, formatting and lints; every commit passes it
+  demo                      several processes share a lock in a real repository; Git shows the trail
+  test                      every test, and a slice of the long runs
+  check                     the house rules, formatting and lints; every commit passes it
+  bench                     speed, beside bare system calls and beside git commands
+  torture [--acquisitions N] [...]   many processes after one lock, beside git gc and kill -9
+  model [--full] [--faults] the rules, explored exhaustively
 ";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = env::args().skip(1).collect();
+    let rest = arguments.get(1..).unwrap_or_default();
+    let root = root();
     let done = match arguments.first().map(String::as_str) {
-        Some("check") => check::run(&root()),
+        Some("demo") => demo::run(&root),
+        Some("test") => commands::test(&root),
+        Some("check") => check::run(&root),
+        Some("bench") => commands::bench(&root, rest),
+        Some("torture") => commands::torture(&root, rest),
+        Some("model") => commands::model(&root, rest),
         None | Some("help" | "--help" | "-h") => {
             println!("{HELP}");
             Ok(())

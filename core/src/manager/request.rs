@@ -220,7 +220,7 @@ impl<'a> LockRequest<'a> {
                 options.ttl
             ));
         }
-        if options.priority.abs() > MAX_PRIORITY {
+        if !(-MAX_PRIORITY..=MAX_PRIORITY).contains(&options.priority) {
             return refuse(format!(
                 "the priority {} is out of range; it goes from -{MAX_PRIORITY} to {MAX_PRIORITY}",
                 options.priority

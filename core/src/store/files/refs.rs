@@ -67,10 +67,16 @@ impl FilesStore {
 
     /// What a ref points at. `packed` is looked at if it isn't loose.
     fn look_up(&self, name: &RefName, packed: impl FnOnce() -> Result<Packed>) -> Result<Option<Oid>> {
+        self.look_closely(name, packed).map(|(id, _)| id)
+    }
+
+    /// Also tells whether a folder is in the ref's place.
+    fn look_closely(&self, name: &RefName, packed: impl FnOnce() -> Result<Packed>) -> Result<(Option<Oid>, bool)> {
         let path = self.path_of(name);
         match read_loose(&path) {
-            Ok(Loose::Is(id)) => self.check_hash(name, id).map(Some),
-            Ok(Loose::Absent | Loose::Folder) => Ok(packed()?.find(name.as_str())),
+            Ok(Loose::Is(id)) => Ok((Some(self.check_hash(name, id)?), false)),
+            Ok(Loose::Absent) => Ok((packed()?.find(name.as_str()), false)),
+            Ok(Loose::Folder) => Ok((packed()?.find(name.as_str()), true)),
             Ok(Loose::Symbolic(target)) => Err(Error::new(
                 ErrorCode::NameBlocked,
                 format!(
@@ -166,7 +172,7 @@ impl FilesStore {
         }
         let mut packed = None;
         for edit in edits {
-            let current = self.look_up(&edit.name, || {
+            let (current, folder) = self.look_closely(&edit.name, || {
                 let read = match &stale_packed {
                     Some(stale) => stale.clone(),
                     None => self.packed.read()?,
@@ -179,7 +185,7 @@ impl FilesStore {
             }
             if edit.expected.is_none() && edit.new.is_some() {
                 let read = packed.clone().map_or_else(|| self.packed.read(), Ok)?;
-                self.make_way(&edit.name, &read)?;
+                self.make_way(&edit.name, &read, folder)?;
             }
         }
         // What can fail for want of space or of packed-refs.lock, before anything is changed.
@@ -217,7 +223,7 @@ impl FilesStore {
 
     /// Sees to it that a ref of this name can exist: removes empty folders in its place, and
     /// refuses if a ref stands above or below it.
-    fn make_way(&self, name: &RefName, packed: &Packed) -> Result<()> {
+    fn make_way(&self, name: &RefName, packed: &Packed, folder: bool) -> Result<()> {
         let path = self.path_of(name);
         if packed.below(&format!("{name}/")).next().is_some() {
             return Err(lockfile::blocked(&path));
@@ -229,7 +235,7 @@ impl FilesStore {
             }
             above = parent;
         }
-        if fs::symlink_metadata(&path).is_ok_and(|meta| meta.is_dir()) {
+        if folder {
             remove_empty_folders(&path).map_err(|_| lockfile::blocked(&path))?;
         }
         Ok(())

@@ -1,0 +1,192 @@
+//! Acquire and release of a free lock, beside the same file operations as bare system calls (the
+//! floor) and the `git` commands that a shell script would use. Medians of interleaved rounds in
+//! one run, on tmpfs and on disk.
+//!
+//! `cargo bench -p gitlock --bench acquire`, with `-- --pairs N` for N pairs in each round.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::disallowed_methods)]
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+    time::{Duration, Instant},
+};
+
+use gitlock::{LockManager, Options};
+use rustix::fs::{AtFlags, CWD, FlockOperation, Mode, OFlags};
+
+const ROUNDS: usize = 15;
+
+fn main() {
+    let arguments: Vec<String> = std::env::args().collect();
+    let pairs = arguments.iter().position(|word| word == "--pairs").and_then(|at| arguments.get(at + 1)?.parse().ok());
+    let pairs: usize = pairs.unwrap_or(1_000);
+    println!("acquire + release of a free lock: medians of {ROUNDS} rounds of {pairs} pairs, journal on");
+    println!("{:8} {:>12} {:>12} {:>8} {:>12} {:>10}", "", "gitlock", "floor", "ratio", "git", "faster");
+    for (what, folder) in [("tmpfs", PathBuf::from("/dev/shm")), ("disk", std::env::temp_dir())] {
+        if !folder.is_dir() {
+            println!("{what:8} not run: there is no {}", folder.display());
+            continue;
+        }
+        let folder = tempfile::Builder::new().prefix("gitlock-bench-").tempdir_in(folder).unwrap();
+        let row = compare(folder.path(), pairs);
+        println!(
+            "{what:8} {:>9.1} µs {:>9.1} µs {:>7.2}x {:>9.0} µs {:>9.0}x",
+            row.gitlock,
+            row.floor,
+            row.gitlock / row.floor,
+            row.git,
+            row.git / row.gitlock
+        );
+    }
+}
+
+struct Row {
+    gitlock: f64,
+    floor: f64,
+    git: f64,
+}
+
+fn compare(folder: &Path, pairs: usize) -> Row {
+    let (ours, theirs, bare) = (repository(folder, "ours"), repository(folder, "theirs"), repository(folder, "bare"));
+    let mut options = Options::default();
+    options.owner = Some("bench".to_owned());
+    let manager = LockManager::open_with(&ours, options).unwrap();
+    manager.lock("build").acquire().unwrap().release().unwrap();
+    let floor = Floor::new(&bare);
+    let (mut gitlock_times, mut floor_times, mut git_times) = (Vec::new(), Vec::new(), Vec::new());
+    for round in 0..ROUNDS {
+        gitlock_times.push(time(pairs, |_| manager.lock("build").acquire().unwrap().release().unwrap()));
+        floor_times.push(time(pairs, |at| floor.pair(round * pairs + at)));
+        git_times.push(time(3, |at| git_pair(&theirs, round * 3 + at)));
+    }
+    Row { gitlock: median(gitlock_times), floor: median(floor_times), git: median(git_times) }
+}
+
+fn repository(folder: &Path, name: &str) -> PathBuf {
+    let path = folder.join(name);
+    let status = Command::new("git").args(["init", "-q"]).arg(&path).status().unwrap();
+    assert!(status.success());
+    path
+}
+
+fn time(count: usize, mut run: impl FnMut(usize)) -> Duration {
+    let start = Instant::now();
+    (0..count).for_each(&mut run);
+    start.elapsed() / u32::try_from(count).unwrap()
+}
+
+fn median(mut times: Vec<Duration>) -> f64 {
+    times.sort();
+    times[times.len() / 2].as_secs_f64() * 1e6
+}
+
+/// What a shell script does: write the record, create the ref, write the journal's commit, move
+/// the journal, delete the ref.
+fn git_pair(repo: &Path, number: usize) {
+    let git = |arguments: &[&str], input: &str| {
+        use std::io::Write;
+        let mut child = Command::new("git")
+            .current_dir(repo)
+            .args(["-c", "user.name=bench", "-c", "user.email=bench@example.com"])
+            .args(arguments)
+            .stdin(std::process::Stdio::piped())
+            .stdout(std::process::Stdio::piped())
+            .stderr(std::process::Stdio::null())
+            .spawn()
+            .unwrap();
+        child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+        String::from_utf8(child.wait_with_output().unwrap().stdout).unwrap().trim().to_owned()
+    };
+    let none = "0".repeat(40);
+    let blob = git(&["hash-object", "-w", "--stdin"], &format!("{{\"id\":\"{number}\"}}"));
+    git(&["update-ref", "refs/gitvan/locks/build", &blob, &none], "");
+    let tree = git(&["mktree"], "");
+    let parent = git(&["rev-parse", "--verify", "-q", "refs/gitvan/journal/build"], "");
+    let mut arguments = vec!["commit-tree", &tree, "-m", "build: released"];
+    if !parent.is_empty() {
+        arguments.extend(["-p", &parent]);
+    }
+    let commit = git(&arguments, "");
+    git(&["update-ref", "refs/gitvan/journal/build", &commit], "");
+    git(&["update-ref", "-d", "refs/gitvan/locks/build", &blob], "");
+}
+
+/// The file operations of a pair without anything else: two objects written, the lock's ref
+/// created, the journal's replaced, the lock's deleted, each under its `.lock`, with the reads
+/// that the protocol needs. What is written is made up beforehand, so nothing is hashed,
+/// deflated, encoded or decided, and nothing is read before the locks are taken.
+struct Floor {
+    git_dir: PathBuf,
+    object: Vec<u8>,
+}
+
+impl Floor {
+    fn new(repo: &Path) -> Floor {
+        let git_dir = repo.join(".git");
+        fs::create_dir_all(git_dir.join("refs/gitvan/locks")).unwrap();
+        fs::create_dir_all(git_dir.join("refs/gitvan/journal")).unwrap();
+        fs::write(git_dir.join("refs/gitvan/journal/build"), "0".repeat(41)).unwrap();
+        Floor { git_dir, object: vec![7; 450] }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.git_dir.join(name)
+    }
+
+    fn pair(&self, number: usize) {
+        let (lock, journal) = (self.path("refs/gitvan/locks/build"), self.path("refs/gitvan/journal/build"));
+        // Acquire.
+        self.write_object(2 * number);
+        let held = self.lock(&lock);
+        self.read(&lock);
+        self.is_packed();
+        rustix::io::write(&held, &[b'1'; 41]).unwrap();
+        rustix::fs::rename(self.path("refs/gitvan/locks/build.lock"), &lock).unwrap();
+        drop(held);
+        self.read(&journal);
+        // Release.
+        self.write_object(2 * number + 1);
+        let (journal_lock, lock_lock) = (self.lock(&journal), self.lock(&lock));
+        self.read(&journal);
+        self.read(&lock);
+        self.is_packed();
+        rustix::io::write(&journal_lock, &[b'2'; 41]).unwrap();
+        rustix::fs::rename(self.path("refs/gitvan/journal/build.lock"), &journal).unwrap();
+        drop(journal_lock);
+        rustix::fs::unlink(&lock).unwrap();
+        let _ = rustix::fs::stat(self.path("packed-refs.lock"));
+        self.is_packed();
+        rustix::fs::unlink(self.path("refs/gitvan/locks/build.lock")).unwrap();
+        drop(lock_lock);
+    }
+
+    fn lock(&self, target: &Path) -> rustix::fd::OwnedFd {
+        let parent = target.parent().unwrap();
+        let flags = OFlags::TMPFILE | OFlags::WRONLY | OFlags::CLOEXEC;
+        let file = rustix::fs::open(parent, flags, Mode::from_raw_mode(0o666)).unwrap();
+        rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive).unwrap();
+        rustix::fs::linkat(&file, "", CWD, target.with_extension("lock"), AtFlags::EMPTY_PATH).unwrap();
+        file
+    }
+
+    fn read(&self, path: &Path) {
+        if let Ok(file) = rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()) {
+            let mut buffer = [0u8; 64];
+            rustix::io::read(&file, &mut buffer).unwrap();
+        }
+    }
+
+    fn is_packed(&self) {
+        let _ = rustix::fs::stat(self.path("packed-refs"));
+    }
+
+    fn write_object(&self, number: usize) {
+        let (folder, temporary) = (self.path(&format!("objects/{:02x}", number % 256)), self.path("objects/temporary"));
+        let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
+        let file = rustix::fs::open(&temporary, flags, Mode::from_raw_mode(0o444)).unwrap();
+        rustix::io::write(&file, &self.object).unwrap();
+        let _ = rustix::fs::mkdir(&folder, Mode::from_raw_mode(0o777));
+        rustix::fs::rename(&temporary, folder.join(format!("{number:038x}"))).unwrap();
+    }
+}

@@ -1,0 +1,267 @@
+//! What waiting costs, and how soon it ends.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::disallowed_methods)]
+
+use std::{
+    fs,
+    process::{Command, Stdio},
+    sync::mpsc,
+    thread,
+    time::{Duration, Instant},
+};
+
+use gitlock::{ErrorCode, LockManager, Options};
+use gitlock_tests::git::Repo;
+
+/// Longer than any test may take: whoever is served by polling fails.
+const POLL: Duration = Duration::from_secs(300);
+const SOON: Duration = Duration::from_secs(60);
+
+fn never_polls(repo: &Repo) -> LockManager {
+    let mut options = Options::default();
+    options.poll_interval = POLL;
+    LockManager::open_with(repo.path(), options).unwrap()
+}
+
+/// This process's threads, and its CPU time in clock ticks (proc_pid_stat(5), fields 14, 15, 20).
+fn cost() -> (u64, u64) {
+    let stat = fs::read_to_string("/proc/self/stat").unwrap();
+    let fields: Vec<u64> =
+        stat.rsplit_once(')').unwrap().1.split_whitespace().skip(1).map(|field| field.parse().unwrap_or(0)).collect();
+    (fields[20 - 4], fields[14 - 4] + fields[15 - 4])
+}
+
+/// Not beside other tests of this file: it measures the process.
+#[test]
+fn a_thousand_waits_cost_one_thread_and_next_to_no_cpu() {
+    let repo = Repo::new();
+    let (holder, waiter) = (LockManager::open(repo.path()).unwrap(), LockManager::open(repo.path()).unwrap());
+    let minute = Duration::from_secs(600);
+    let guards: Vec<_> = (0..100).map(|at| holder.lock(&format!("lock-{at}")).ttl(minute).acquire().unwrap()).collect();
+    let (sender, done) = mpsc::channel();
+    let threads_before = cost().0;
+    for number in 0..1_000 {
+        let sender = sender.clone();
+        let name = format!("lock-{}", number % 100);
+        let served = move |guard: gitlock::Result<gitlock::LockGuard>| {
+            guard.unwrap().release().unwrap();
+            sender.send(number).unwrap();
+        };
+        waiter.lock(&name).start(served).unwrap();
+    }
+    let queued = || (0..100).map(|at| holder.status(&format!("lock-{at}")).unwrap().queue.len()).sum::<usize>();
+    while queued() < 1_000 {
+        thread::sleep(Duration::from_millis(20));
+    }
+    thread::sleep(Duration::from_secs(1));
+    let (threads, before) = cost();
+    // Other tests of this file may start threads of their own; a thread for each wait would show.
+    assert!(threads <= threads_before + 20, "{threads} threads, {threads_before} before");
+    let start = Instant::now();
+    thread::sleep(Duration::from_secs(4));
+    let ticks = cost().1 - before;
+    // A tick is 10 ms: a share of the time that passed, not an absolute speed.
+    let share = ticks as f64 * 0.01 / start.elapsed().as_secs_f64();
+    println!("1,000 waits on 100 locks: {threads} threads in the process, {:.1} % of one core", share * 100.0);
+    assert!(share < 0.25, "waiting takes {:.0} % of a core", share * 100.0);
+    for guard in guards {
+        guard.release().unwrap();
+    }
+    for _ in 0..1_000 {
+        done.recv_timeout(SOON).unwrap();
+    }
+}
+
+#[test]
+fn a_release_in_another_process_wakes_the_next_without_polling() {
+    let repo = Repo::new();
+    let holder = LockManager::open(repo.path()).unwrap();
+    for _ in 0..20 {
+        let guard = holder.lock("x").acquire().unwrap();
+        let waiter = never_polls(&repo);
+        let (sender, queued) = mpsc::channel();
+        let waits = thread::spawn(move || {
+            waiter
+                .lock("x")
+                .wait(SOON)
+                .on_wait(move |_| sender.send(()).unwrap_or_default())
+                .acquire()
+                .unwrap()
+                .release()
+                .unwrap();
+        });
+        queued.recv_timeout(SOON).unwrap();
+        guard.release().unwrap();
+        waits.join().unwrap();
+    }
+}
+
+#[test]
+fn a_release_wakes_the_next_beside_pack_refs_which_removes_the_watched_folder() {
+    let repo = Repo::new();
+    let holder = LockManager::open(repo.path()).unwrap();
+    let path = repo.path().to_owned();
+    let (stop, stopped) = mpsc::channel::<()>();
+    let packer = thread::spawn(move || {
+        let mut rounds = 0;
+        while stopped.try_recv() == Err(mpsc::TryRecvError::Empty) {
+            gitlock_tests::git::try_git(&path, &["pack-refs", "--all"]);
+            rounds += 1;
+        }
+        rounds
+    });
+    for _ in 0..40 {
+        let guard = holder.lock("x").acquire().unwrap();
+        let waiter = never_polls(&repo);
+        let (sender, queued) = mpsc::channel();
+        let waits = thread::spawn(move || {
+            waiter
+                .lock("x")
+                .wait(SOON)
+                .on_wait(move |_| sender.send(()).unwrap_or_default())
+                .acquire()
+                .unwrap()
+                .release()
+                .unwrap();
+        });
+        queued.recv_timeout(SOON).unwrap();
+        // Long enough for pack-refs to pack the ref and remove its folder.
+        thread::sleep(Duration::from_millis(20));
+        guard.release().unwrap();
+        waits.join().unwrap();
+    }
+    drop(stop);
+    assert!(packer.join().unwrap() > 10);
+    repo.assert_sound();
+}
+
+/// A process that holds a lock, bound to itself, until it is killed.
+fn holder_process(repo: &Repo) -> std::process::Child {
+    let mut child = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "hold_until_killed", "--ignored", "--nocapture"])
+        .env("GITLOCK_TEST_REPO", repo.path())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let manager = LockManager::open(repo.path()).unwrap();
+    while !manager.status("x").unwrap().is_held() {
+        assert!(child.try_wait().unwrap().is_none(), "the holder ended early");
+        thread::sleep(Duration::from_millis(5));
+    }
+    child
+}
+
+#[test]
+#[ignore = "only as a process of its own, for the test below"]
+fn hold_until_killed() {
+    let repo = std::env::var_os("GITLOCK_TEST_REPO").unwrap();
+    let guard = LockManager::open(repo).unwrap().lock("x").ttl(Duration::from_secs(600)).acquire().unwrap();
+    thread::sleep(Duration::from_secs(600));
+    drop(guard);
+}
+
+#[test]
+fn the_death_of_the_owner_wakes_the_next_without_polling() {
+    let repo = Repo::new();
+    for _ in 0..5 {
+        let mut holder = holder_process(&repo);
+        let waiter = never_polls(&repo);
+        let (sender, queued) = mpsc::channel();
+        let waits = thread::spawn(move || {
+            waiter
+                .lock("x")
+                .wait(SOON)
+                .on_wait(move |_| sender.send(()).unwrap_or_default())
+                .acquire()
+                .unwrap()
+                .release()
+                .unwrap();
+        });
+        queued.recv_timeout(SOON).unwrap();
+        holder.kill().unwrap();
+        // Not reaped before the wait ends: a zombie is dead enough.
+        waits.join().unwrap();
+        holder.wait().unwrap();
+    }
+    assert!(repo.git(&["log", "--format=%s", "refs/gitvan/journal/x"]).contains("x: owner died"));
+}
+
+#[test]
+fn a_waiter_that_is_stopped_past_its_claim_window_takes_its_place_again() {
+    let repo = Repo::new();
+    let holder = LockManager::open(repo.path()).unwrap();
+    let guard = holder.lock("x").acquire().unwrap();
+    let mut stopped = holder_queue_process(&repo);
+    while holder.status("x").unwrap().queue.is_empty() {
+        thread::sleep(Duration::from_millis(5));
+    }
+    let pid = rustix::process::Pid::from_child(&stopped);
+    rustix::process::kill_process(pid, rustix::process::Signal::STOP).unwrap();
+    guard.release().unwrap();
+    // The stopped one was granted the lock, and didn't claim it; its window closes.
+    let guard = holder.lock("x").wait(SOON).acquire().unwrap();
+    rustix::process::kill_process(pid, rustix::process::Signal::CONT).unwrap();
+    while holder.status("x").unwrap().queue.is_empty() {
+        assert!(stopped.try_wait().unwrap().is_none(), "it believes that it holds");
+        thread::sleep(Duration::from_millis(5));
+    }
+    guard.release().unwrap();
+    assert!(stopped.wait().unwrap().success(), "it was served in the end");
+}
+
+fn holder_queue_process(repo: &Repo) -> std::process::Child {
+    Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "acquire_and_release_once", "--ignored", "--nocapture"])
+        .env("GITLOCK_TEST_REPO", repo.path())
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap()
+}
+
+#[test]
+#[ignore = "only as a process of its own, for the test above"]
+fn acquire_and_release_once() {
+    let repo = std::env::var_os("GITLOCK_TEST_REPO").unwrap();
+    LockManager::open(repo).unwrap().lock("x").wait(SOON).acquire().unwrap().release().unwrap();
+}
+
+#[test]
+fn priorities_go_first_and_nobody_starves() {
+    let repo = Repo::new();
+    let manager = LockManager::open(repo.path()).unwrap();
+    let guard = manager.lock("x").acquire().unwrap();
+    let (sender, served) = mpsc::channel();
+    for (at, priority) in [0, 5, -3, 5, 1].into_iter().enumerate() {
+        let sender = sender.clone();
+        let done = move |guard: gitlock::Result<gitlock::LockGuard>| {
+            guard.unwrap().release().unwrap();
+            sender.send((priority, at)).unwrap();
+        };
+        manager.lock("x").priority(priority).start(done).unwrap();
+        while manager.status("x").unwrap().queue.len() <= at {
+            thread::sleep(Duration::from_millis(2));
+        }
+    }
+    guard.release().unwrap();
+    let order: Vec<(i32, usize)> = (0..5).map(|_| served.recv_timeout(SOON).unwrap()).collect();
+    assert_eq!(order, [(5, 1), (5, 3), (1, 4), (0, 0), (-3, 2)]);
+}
+
+#[test]
+fn a_wait_that_is_cancelled_while_it_is_granted_holds_nothing() {
+    let repo = Repo::new();
+    let manager = LockManager::open(repo.path()).unwrap();
+    for _ in 0..50 {
+        let guard = manager.lock("x").acquire().unwrap();
+        let (sender, result) = mpsc::channel();
+        let waiting = manager.lock("x").start(move |result| sender.send(result.map(drop)).unwrap()).unwrap();
+        let releases = thread::spawn(move || guard.release().unwrap());
+        waiting.cancel();
+        releases.join().unwrap();
+        if let Err(error) = result.recv_timeout(SOON).unwrap() {
+            assert_eq!(error.code(), ErrorCode::Cancelled);
+        }
+        let free = manager.lock("x").acquire_now().unwrap();
+        free.release().unwrap();
+    }
+}

@@ -1,0 +1,55 @@
+//! Commands that run what other packages build.
+
+use std::{
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+/// Runs a command in the checkout; an exit code other than 0 is an error.
+pub(crate) fn run(root: &Path, program: &str, arguments: &[&str]) -> Result<(), String> {
+    println!("$ {program} {}", arguments.join(" "));
+    let status = Command::new(program).args(arguments).current_dir(root).status();
+    match status {
+        Ok(status) if status.success() => Ok(()),
+        Ok(status) => Err(format!("`{program} {}` failed: {status}", arguments.join(" "))),
+        Err(error) => Err(format!("`{program}` can't be run: {error}")),
+    }
+}
+
+/// Every test, then a slice of each long run.
+pub(crate) fn test(root: &Path) -> Result<(), String> {
+    run(root, "cargo", &["build", "--workspace", "--all-targets"])?;
+    run(root, "cargo", &["test", "--workspace"])?;
+    model(root, &[])?;
+    torture(root, &["--slice".to_owned()])
+}
+
+/// The speed of the core.
+pub(crate) fn bench(root: &Path, arguments: &[String]) -> Result<(), String> {
+    let mut all = vec!["bench", "--quiet", "-p", "gitlock", "--bench", "acquire", "--"];
+    all.extend(arguments.iter().map(String::as_str));
+    run(root, "cargo", &all)
+}
+
+/// Many processes after one lock.
+pub(crate) fn torture(root: &Path, arguments: &[String]) -> Result<(), String> {
+    // The command line as it ships: built by itself, it has no seeded faults.
+    run(root, "cargo", &["build", "--quiet", "--release", "-p", "git-lock"])?;
+    run(root, "cargo", &["build", "--quiet", "--release", "-p", "gitlock-tests", "--bin", "torture"])?;
+    let git_lock = release(root, "git-lock");
+    let mut all = vec!["--git-lock", &git_lock];
+    all.extend(arguments.iter().map(String::as_str));
+    run(root, &release(root, "torture"), &all)
+}
+
+/// The rules, explored exhaustively.
+pub(crate) fn model(root: &Path, arguments: &[String]) -> Result<(), String> {
+    run(root, "cargo", &["build", "--quiet", "--release", "-p", "gitlock-tests", "--bin", "model"])?;
+    let all: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    run(root, &release(root, "model"), &all)
+}
+
+pub(crate) fn release(root: &Path, binary: &str) -> String {
+    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from);
+    target.join("release").join(binary).display().to_string()
+}
