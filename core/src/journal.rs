@@ -67,10 +67,29 @@ const HIGHEST: &str = "Lock-Highest-Token";
 const DEPTH: &str = "Lock-Depth";
 const ALSO_ENDED: &str = "Lock-Also-Ended";
 
+/// What is to be written down at once: by whom, and what still stands in the record besides.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Batch<'a> {
+    /// The tenures that ended, oldest first.
+    pub(crate) entries: &'a [Ended],
+    /// Tenures that the tip before ended and that still stand in the record.
+    pub(crate) finished: &'a [String],
+    /// Who ends them.
+    pub(crate) by: &'a Actor,
+}
+
+impl Batch<'_> {
+    /// Every id that the new tip has to name.
+    pub(crate) fn ids(&self) -> Vec<String> {
+        let ended = self.entries.iter().filter_map(|entry| entry.holder.as_ref()).map(|holder| &holder.claim.id);
+        ended.chain(self.finished).cloned().collect()
+    }
+}
+
 /// The commits that tell of these tenures, oldest first, on top of `parent`.
-pub(crate) fn drafts(name: &LockName, entries: &[Ended], parent: Parent, depth: u64, by: &Actor) -> Vec<CommitDraft> {
-    let ids: Vec<&str> =
-        entries.iter().filter_map(|entry| entry.holder.as_ref()).map(|holder| &*holder.claim.id).collect();
+pub(crate) fn drafts(name: &LockName, batch: Batch<'_>, parent: Parent, depth: u64) -> Vec<CommitDraft> {
+    let Batch { entries, by, .. } = batch;
+    let ids = batch.ids();
     let commit = |(at, entry): (usize, &Ended)| {
         let mut message = format!("{name}: {}\n\n", entry.cause.as_str());
         let mut trailer = |key: &str, value: &dyn std::fmt::Display| {
@@ -111,7 +130,7 @@ pub(crate) fn drafts(name: &LockName, entries: &[Ended], parent: Parent, depth: 
         // The tip must name all that ended with it: a crash may have left them in the record.
         if at + 1 == entries.len() {
             let own = entry.holder.as_ref().map(|holder| &*holder.claim.id);
-            ids.iter().filter(|id| Some(**id) != own).for_each(|id| trailer(ALSO_ENDED, id));
+            ids.iter().filter(|id| Some(id.as_str()) != own).for_each(|id| trailer(ALSO_ENDED, id));
         }
         CommitDraft {
             parent: if at == 0 { parent } else { Parent::Previous },
@@ -217,10 +236,11 @@ mod tests {
     #[test]
     fn the_tip_names_all_that_ended_with_it_and_the_highest_token() {
         let by = Actor { owner: "me".to_owned(), hostname: "host".to_owned(), pid: 1 };
-        let drafts =
-            drafts(&LockName::new("x").unwrap(), &[ended("a", 9, ""), ended("b", 8, "")], Parent::None, 3, &by);
+        let entries = [ended("a", 9, ""), ended("b", 8, "")];
+        let batch = Batch { entries: &entries, finished: &["c".to_owned()], by: &by };
+        let drafts = drafts(&LockName::new("x").unwrap(), batch, Parent::None, 3);
         let tip = tip(&view(&drafts[1]));
-        assert_eq!(tip.journal.ended, ["b", "a"]);
+        assert_eq!(tip.journal.ended, ["b", "a", "c"]);
         assert_eq!(tip.depth, 5);
         assert_eq!(super::tip(&view(&drafts[0])).journal.highest_token, 9);
         let entry = entry(&Oid::from_bytes(&[1; 20]).unwrap(), &view(&drafts[0]));
@@ -231,7 +251,8 @@ mod tests {
     fn a_reason_cannot_forge_a_trailer() {
         let by = Actor { owner: "me".to_owned(), hostname: "host".to_owned(), pid: 1 };
         let forged = ended("a", 5, "x\n\nLock-Token: 9007199254740991\nLock-Also-Ended: b");
-        let drafts = drafts(&LockName::new("x").unwrap(), &[forged], Parent::None, 0, &by);
+        let batch = Batch { entries: &[forged], finished: &[], by: &by };
+        let drafts = drafts(&LockName::new("x").unwrap(), batch, Parent::None, 0);
         let tip = tip(&view(&drafts[0]));
         assert_eq!(tip.journal.highest_token, 5);
         assert_eq!(tip.journal.ended, ["a"]);

@@ -219,6 +219,9 @@ pub fn decode(bytes: &[u8]) -> Result<Record, Unreadable> {
         },
     }
     fields.remove("rev");
+    fn order(holder: &Holder) -> (Option<u64>, u64, &str) {
+        (holder.token, holder.acquired_at, &holder.claim.id)
+    }
     let read = |fields: Map<String, Value>, also: Value, queue: Value| -> Result<Record, String> {
         let mut holders = vec![Fields(fields).holder()?];
         for other in array("also", also)? {
@@ -232,7 +235,7 @@ pub fn decode(bytes: &[u8]) -> Result<Record, Unreadable> {
             return Err(format!("it queues more than {MAX_WAITERS} waiters"));
         }
         // The order of grants: `also` keeps it but for the one at the top level.
-        holders.sort_by_key(|holder| (holder.token, holder.acquired_at));
+        holders.sort_by(|a, b| order(a).cmp(&order(b)));
         waiters.sort_by_key(|waiter| waiter.rank);
         let mut ids: Vec<&str> =
             holders.iter().map(|h| &*h.claim.id).chain(waiters.iter().map(|w| &*w.claim.id)).collect();
@@ -293,6 +296,18 @@ const KNOWN: [&str; 28] = [
     "group",
 ];
 
+/// How deep an unknown field may be nested. It moves with its tenure to other places of the record,
+/// and must be readable there too: the parser itself gives up at 128.
+const MAX_EXTRA_DEPTH: usize = 64;
+
+fn depth(value: &Value) -> usize {
+    match value {
+        Value::Array(values) => 1 + values.iter().map(depth).max().unwrap_or(0),
+        Value::Object(fields) => 1 + fields.values().map(depth).max().unwrap_or(0),
+        _ => 0,
+    }
+}
+
 /// Takes known fields out one by one; what is left is [`Extra`].
 struct Fields(Map<String, Value>);
 
@@ -312,8 +327,8 @@ impl Fields {
                 Some(number) if number <= MAX_NUMBER => Ok(Some(number)),
                 // A JavaScript writer's clock may give fractions.
                 _ => match value.as_f64() {
-                    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
-                    Some(number) if (0.0..=9e15).contains(&number) => Ok(Some(number as u64)),
+                    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::cast_precision_loss)]
+                    Some(number) if (0.0..=MAX_NUMBER as f64).contains(&number) => Ok(Some(number as u64)),
                     _ => Err(format!("{key:?} is {value}, not a number from 0 to 2^53-1")),
                 },
             },
@@ -343,15 +358,19 @@ impl Fields {
                 let boot = fields.text("boot")?.unwrap_or_default();
                 let pidns = fields.number("pidns")?.unwrap_or_default();
                 let (start, group) = (fields.number("start")?, fields.small("group")?);
-                Ok(Some(ProcessStamp { boot, pidns, start, group, extra: fields.extra() }))
+                Ok(Some(ProcessStamp { boot, pidns, start, group, extra: fields.extra()? }))
             }
         }
     }
 
     /// What is left. A field that means something elsewhere in a record is dropped: carried along
     /// it could come to stand where it would be believed.
-    fn extra(self) -> Extra {
-        self.0.into_iter().filter(|(key, _)| !KNOWN.contains(&&**key)).collect()
+    fn extra(self) -> Result<Extra, String> {
+        let extra: Extra = self.0.into_iter().filter(|(key, _)| !KNOWN.contains(&&**key)).collect();
+        match extra.iter().find(|(_, value)| depth(value) > MAX_EXTRA_DEPTH) {
+            Some((key, _)) => Err(format!("{key:?} is nested more than {MAX_EXTRA_DEPTH} deep")),
+            None => Ok(extra),
+        }
     }
 
     fn claim(mut self, exclusive: Option<bool>, timeout: u64) -> Result<Claim, String> {
@@ -380,7 +399,7 @@ impl Fields {
             bound,
             pid,
             hostname,
-            extra: self.extra(),
+            extra: self.extra()?,
         })
     }
 

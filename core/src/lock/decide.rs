@@ -215,6 +215,9 @@ pub enum Edit {
         lock: usize,
         /// What ended, oldest first.
         entries: Vec<Ended>,
+        /// Tenures that the tip before this one ended and that still stand in the record. The new
+        /// tip has to name them too, or a crash before the next edit would bring them back.
+        finished: Vec<String>,
     },
     /// Write this record.
     Put {

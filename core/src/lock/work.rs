@@ -5,7 +5,7 @@ use super::{
         Cause, Context, Decision, Edit, Ended, Event, Held, JournalTip, LockState, Opaque, Outcome, Place, Rebind,
         Refusal, Request, Tenure, Wait,
     },
-    expiry::{is_dead, is_late, remaining},
+    expiry::{Expiry, is_dead, is_late, remaining},
     fault::Fault,
     fingerprint::proves,
     mode::Mode,
@@ -24,6 +24,8 @@ pub(super) struct Work<'a> {
     events: Vec<Event>,
     highest_token: u64,
     changed: bool,
+    /// Tenures that the journal's tip calls ended and that still stand in the record as it is.
+    finished: Vec<String>,
 }
 
 impl<'a> Work<'a> {
@@ -46,6 +48,7 @@ impl<'a> Work<'a> {
             events: Vec::new(),
             highest_token: by_journal.max(by_record),
             changed: false,
+            finished: Vec::new(),
         }
     }
 
@@ -65,14 +68,19 @@ impl<'a> Work<'a> {
             self.opaque = None;
             self.journal_end(None, Cause::Expired, Some("its record was lost".to_owned()));
         }
-        if !self.fault(Fault::IgnoreJournalTip) {
-            let before = self.record.holders.len();
-            let ended = &self.journal.ended;
-            self.record.holders.retain(|holder| !ended.contains(&holder.claim.id));
-            self.changed |= self.record.holders.len() != before;
-        }
         let mut overdue = Vec::new();
         let mut at = 0;
+        while let Some(holder) = self.record.holders.get(at) {
+            if self.journal.ended.contains(&holder.claim.id) && !self.fault(Fault::IgnoreJournalTip) {
+                let left = remaining(holder, now, facts.of(&holder.claim.id), policy);
+                overdue.push(left.min(0).unsigned_abs());
+                self.finished.push(self.record.holders.remove(at).claim.id);
+                self.changed = true;
+            } else {
+                at += 1;
+            }
+        }
+        at = 0;
         while let Some(holder) = self.record.holders.get(at) {
             let fact = facts.of(&holder.claim.id);
             let left = remaining(holder, now, fact, policy);
@@ -143,6 +151,11 @@ impl<'a> Work<'a> {
         let mut granted = 0;
         while let Some(head) = self.record.queue.first() {
             let mode = head.claim.mode;
+            if self.highest_token >= MAX_NUMBER && !mode.is_intent() {
+                // They ask again, and are told why nobody can be granted any more.
+                self.drop_waiters(|waiter| (!waiter.claim.mode.is_intent()).then_some("no token is left"));
+                continue;
+            }
             if !self.fits(mode)
                 || self.fault(Fault::NoHandOver)
                 || (granted > 0 && self.fault(Fault::GrantOneSharedOnly))
@@ -151,7 +164,12 @@ impl<'a> Work<'a> {
             }
             let Waiter { claim, since, .. } = self.record.queue.remove(0);
             let (now, policy) = (self.context.now, self.context.policy);
-            let lasts = if self.fault(Fault::NoClaimWindow) { claim.ttl } else { policy.claim_window };
+            let lasts = match policy.expiry {
+                _ if self.fault(Fault::NoClaimWindow) => claim.ttl,
+                // Never longer than the ttl: an observer takes the shorter of the two for what is left.
+                Expiry::Observed => policy.claim_window.min(claim.ttl),
+                Expiry::WallClock => policy.claim_window,
+            };
             self.grant(claim, lasts, now.wall.saturating_sub(since), true);
             granted += 1;
         }
@@ -169,7 +187,7 @@ impl<'a> Work<'a> {
     fn grant(&mut self, claim: Claim, lasts: u64, waited: u64, from_queue: bool) -> Holder {
         let now = self.context.now;
         let token = (!claim.mode.is_intent()).then(|| self.next_token());
-        let end = Some(BootTime { boot: now.boot_id.to_string(), at: now.boot.saturating_add(lasts) });
+        let end = Some(BootTime { boot: now.boot_id.to_string(), at: now.boot.saturating_add(lasts).min(MAX_NUMBER) });
         let holder = Holder { claim, acquired_at: now.wall, timeout: lasts, token, end, waited };
         let id = holder.claim.id.clone();
         self.events.push(Event::Granted { lock: self.lock, id, token, from_queue });
@@ -182,13 +200,17 @@ impl<'a> Work<'a> {
     fn prolong(&mut self, at: usize, ttl: u64) -> Holder {
         let now = self.context.now;
         let holder = &mut self.record.holders[at];
+        // Raised whatever the wall clock says: to an observer on another machine a holder whose
+        // entry stays the same hasn't renewed.
         let until = now.wall.saturating_add(ttl).saturating_sub(holder.acquired_at);
-        holder.timeout = holder.timeout.max(until);
-        let mut at = now.boot.saturating_add(ttl);
-        if let Some(end) = holder.end.as_ref().filter(|end| *end.boot == *now.boot_id) {
-            at = at.max(end.at);
+        holder.timeout = until.max(holder.timeout.saturating_add(1)).min(MAX_NUMBER);
+        let (asked, before) = (now.boot.saturating_add(ttl).min(MAX_NUMBER), holder.end.as_ref());
+        let before = before.filter(|end| *end.boot == *now.boot_id).map_or(0, |end| end.at);
+        // An observer gives an unchanged entry one ttl, so a lease must never have more left.
+        if asked >= before {
+            holder.claim.ttl = ttl;
         }
-        holder.end = Some(BootTime { boot: now.boot_id.to_string(), at });
+        holder.end = Some(BootTime { boot: now.boot_id.to_string(), at: asked.max(before) });
         self.changed = true;
         holder.clone()
     }
@@ -288,6 +310,9 @@ impl<'a> Work<'a> {
         });
         let (until, end) = wait.until.clone().unzip();
         let waiter = Waiter { claim: claim.clone(), priority, rank: place.rank, since: place.since, until, end };
+        if is_late(&waiter, now, self.context.policy) {
+            return Outcome::Refused(self.held());
+        }
         let ahead = queue::insert(&mut self.record.queue, waiter);
         self.changed = true;
         self.events.push(Event::Queued { lock: self.lock, id: claim.id.clone(), ahead });
@@ -334,7 +359,6 @@ impl<'a> Work<'a> {
             claim.hostname.clone_from(hostname);
         }
         let ttl = ttl.unwrap_or(claim.ttl);
-        claim.ttl = ttl;
         Outcome::Extended(self.prolong(at, ttl))
     }
 
@@ -366,6 +390,9 @@ impl<'a> Work<'a> {
     /// In how many milliseconds the next lease ends by itself.
     pub(super) fn next_deadline(&self) -> Option<u64> {
         let Context { now, facts, policy, .. } = self.context;
+        if let Some(Opaque::Missing { unchanged }) = self.opaque {
+            return Some(policy.missing_object_hold.saturating_sub(unchanged.unwrap_or(0)));
+        }
         let left = |holder: &Holder| remaining(holder, now, facts.of(&holder.claim.id), policy);
         self.record.holders.iter().map(|holder| u64::try_from(left(holder)).unwrap_or(0)).min()
     }
@@ -383,7 +410,7 @@ impl<'a> Work<'a> {
             return;
         }
         if !self.ended.is_empty() {
-            decision.edits.push(Edit::Journal { lock, entries: self.ended });
+            decision.edits.push(Edit::Journal { lock, entries: self.ended, finished: self.finished });
         }
         if self.record.holders.is_empty()
             && (self.record.queue.is_empty() || !self.context.policy.faults.has(Fault::NoHandOver))

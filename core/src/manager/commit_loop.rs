@@ -14,9 +14,9 @@ use crate::{
     clock::Clock,
     error::{Error, Result},
     error_code::ErrorCode,
-    journal::{self, Actor},
+    journal::{self, Actor, Batch},
     lock::{
-        Call, Decision, Edit, Ended, Event, Facts, Held, Outcome, Policy, Refusal, Request, codec,
+        Call, Decision, Edit, Event, Facts, Held, Outcome, Policy, Refusal, Request, codec,
         decide::{Context, decide, view},
         fault::Fault,
     },
@@ -308,14 +308,15 @@ impl CommitLoop {
     }
 
     /// Turns edits of locks into edits of refs.
-    fn plan<'a>(&self, snapshot: &Snapshot, decision: &'a Decision, by: &Actor) -> Result<Plan<'a>> {
+    fn plan<'a>(&self, snapshot: &Snapshot, decision: &'a Decision, by: &'a Actor) -> Result<Plan<'a>> {
         let mut plan = Plan { edits: Vec::new(), journal: None, superseded: Vec::new(), creates_lock: false };
         let name = &snapshot.state.name;
         for edit in &decision.edits {
             match edit {
-                Edit::Journal { entries, .. } => {
-                    let (value, tip_depth) = self.journal_value(snapshot, entries, by, &mut plan.superseded)?;
-                    plan.journal = Some((plan.edits.len(), entries, tip_depth));
+                Edit::Journal { entries, finished, .. } => {
+                    let batch = Batch { entries, finished, by };
+                    let (value, tip_depth) = self.journal_value(snapshot, batch, &mut plan.superseded)?;
+                    plan.journal = Some((plan.edits.len(), batch, tip_depth));
                     plan.edits.push(RefEdit {
                         name: self.names.journal_ref(name),
                         expected: snapshot.journal.id,
@@ -351,15 +352,14 @@ impl CommitLoop {
     fn journal_value(
         &self,
         snapshot: &Snapshot,
-        entries: &[Ended],
-        by: &Actor,
+        batch: Batch<'_>,
         superseded: &mut Vec<Oid>,
     ) -> Result<(NewValue, u64)> {
         let name = &snapshot.state.name;
         let JournalAt { id, tip, usable } = &snapshot.journal;
         let parent = id.filter(|_| *usable);
         let tree = parent.is_none();
-        let count = entries.len() as u64;
+        let count = batch.entries.len() as u64;
         let keep = self.keep.map(|keep| u64::from(keep.max(1)));
         // One more than asked for is enough at 1; otherwise the chain may grow to twice that, so
         // that rewriting it costs a constant for each tenure.
@@ -368,7 +368,7 @@ impl CommitLoop {
             let depth = if parent.is_some() { tip.depth } else { 0 };
             let parent = parent.map_or(Parent::None, Parent::Commit);
             return Ok((
-                NewValue::Commits { drafts: journal::drafts(name, entries, parent, depth, by), tree },
+                NewValue::Commits { drafts: journal::drafts(name, batch, parent, depth), tree },
                 depth + count,
             ));
         };
@@ -380,7 +380,7 @@ impl CommitLoop {
             drafts.push(journal::rebase(commit, parent, at as u64 + 1));
         }
         let (depth, parent) = (drafts.len() as u64, if drafts.is_empty() { Parent::None } else { Parent::Previous });
-        let mut newest = journal::drafts(name, entries, parent, depth, by);
+        let mut newest = journal::drafts(name, batch, parent, depth);
         if keep < count {
             newest.drain(..newest.len() - usize::try_from(keep).unwrap_or(1));
             newest[0].parent = Parent::None;
@@ -409,7 +409,7 @@ impl CommitLoop {
 struct Plan<'a> {
     edits: Vec<RefEdit>,
     /// Which edit is the journal's, what it adds, and how long the journal then is.
-    journal: Option<(usize, &'a [Ended], u64)>,
+    journal: Option<(usize, Batch<'a>, u64)>,
     superseded: Vec<Oid>,
     creates_lock: bool,
 }
@@ -418,11 +418,10 @@ impl Plan<'_> {
     /// What is known once the edits are made.
     fn settled(&self, before: &Snapshot, values: &[Option<Oid>], decision: &Decision) -> Snapshot {
         let mut after = before.clone();
-        if let Some((at, entries, depth)) = self.journal {
-            let ended = entries.iter().filter_map(|entry| entry.holder.as_ref()).map(|holder| holder.claim.id.clone());
+        if let Some((at, batch, depth)) = self.journal {
             let tip = &mut after.journal.tip;
-            tip.journal.ended = ended.collect();
-            let highest = entries.iter().map(|entry| entry.highest_token).max().unwrap_or(0);
+            tip.journal.ended = batch.ids();
+            let highest = batch.entries.iter().map(|entry| entry.highest_token).max().unwrap_or(0);
             tip.journal.highest_token = tip.journal.highest_token.max(highest);
             tip.depth = depth;
             (after.journal.id, after.journal.usable) = (values[at], true);
