@@ -89,11 +89,7 @@ impl Repo {
     /// # Panics
     /// If it does.
     pub fn assert_sound(&self) {
-        let output = try_git(self.path(), &["fsck", "--strict", "--full"]);
-        let told = String::from_utf8_lossy(&output.stderr).into_owned() + &String::from_utf8_lossy(&output.stdout);
-        let wrong: Vec<&str> =
-            told.lines().filter(|line| !line.starts_with("dangling ") && !line.starts_with("notice:")).collect();
-        assert!(output.status.success() && wrong.is_empty(), "git fsck --strict: {told}");
+        assert_sound(self.path());
     }
 }
 
@@ -101,6 +97,49 @@ impl Default for Repo {
     fn default() -> Repo {
         Repo::new()
     }
+}
+
+/// Asserts that Git finds nothing wrong with the repository there.
+///
+/// # Panics
+/// If it does.
+pub fn assert_sound(dir: &Path) {
+    let output = try_git(dir, &["fsck", "--strict", "--full"]);
+    let told = String::from_utf8_lossy(&output.stderr).into_owned() + &String::from_utf8_lossy(&output.stdout);
+    let wrong: Vec<&str> =
+        told.lines().filter(|line| !line.starts_with("dangling ") && !line.starts_with("notice:")).collect();
+    assert!(output.status.success() && wrong.is_empty(), "git fsck --strict: {told}");
+}
+
+/// Runs one ignored test of this test program again, in a process that these words start: under
+/// another umask, as another user, with mounts of its own.
+///
+/// # Panics
+/// If it fails, if it can't be run, or if there is no such test.
+pub fn again_in(words: &[&str], test: &str) {
+    #[allow(clippy::expect_used)] // every test program has a path
+    let program = std::env::current_exe().expect("this program's path");
+    let (first, rest) = words.split_first().unwrap_or((&"env", &[]));
+    let started = Command::new(first)
+        .args(rest)
+        .arg(program)
+        .args([test, "--exact", "--ignored", "--nocapture", "--test-threads=1"])
+        .output();
+    #[allow(clippy::expect_used)] // and can be started
+    let output = started.expect("the test program can be started");
+    let told = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && told.contains("1 passed"), "{test} failed, or was not run: {told}");
+}
+
+/// The words that start a program with mounts of its own, if this user may have them.
+pub fn own_mounts() -> Option<&'static [&'static str]> {
+    const WAYS: [&[&str]; 2] = [&["unshare", "--mount"], &["unshare", "--map-root-user", "--mount"]];
+    let works = |words: &[&str]| {
+        let mut command = Command::new(words[0]);
+        command.args(&words[1..]).args(["sh", "-c", "mount -t tmpfs none /mnt"]);
+        command.output().is_ok_and(|output| output.status.success())
+    };
+    WAYS.into_iter().find(|words| works(words))
 }
 
 /// Where tests make their repositories.

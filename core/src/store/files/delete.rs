@@ -34,7 +34,10 @@ use super::{
     packed::Packed,
 };
 
-/// How one ref is going to be deleted.
+/// What the name of a packed-refs in the making starts with, in gitlock's own folder.
+pub(super) const TEMPORARY: &str = "packed-refs.";
+
+/// How the refs of one transaction are going to be deleted.
 pub(super) enum Way {
     /// With packed-refs.lock held; `None` where a test leaves that out.
     Slow(#[expect(dead_code, reason = "held, never looked at")] Option<LockFile>),
@@ -43,15 +46,19 @@ pub(super) enum Way {
 }
 
 impl FilesStore {
-    /// Chooses the way, and takes what it needs, before anything is changed. The caller holds the
-    /// ref's own lock and goes on holding it.
-    pub(super) fn prepare_delete(&self, name: &RefName, stale: Option<&Packed>) -> Result<Way> {
+    /// Chooses the way, the same for all of them, and takes what it needs, before anything is
+    /// changed. The caller holds the refs' own locks and goes on holding them.
+    pub(super) fn prepare_deletes<'a>(
+        &self,
+        mut names: impl Iterator<Item = &'a RefName>,
+        stale: Option<&Packed>,
+    ) -> Result<Way> {
         let packed = match stale {
             Some(stale) => stale.clone(),
             None => self.packed.read()?,
         };
         let path = self.packed.path();
-        if packed.find(name.as_str()).is_none()
+        if names.all(|name| packed.find(name.as_str()).is_none())
             && (!exists(&lock_path(path)) || self.rules.faults.has(Fault::FastDeleteIgnoresLock))
         {
             return Ok(Way::Fast(packed));
@@ -63,15 +70,19 @@ impl FilesStore {
     }
 
     /// Deletes the ref whose lock is given, and gives the lock back.
-    pub(super) fn delete(&self, name: &RefName, was: Option<Oid>, way: &mut Way, lock: LockFile) -> Result<()> {
+    pub(super) fn delete(&self, name: &RefName, was: Option<Oid>, way: &Way, lock: LockFile) -> Result<()> {
         let loose = self.path_of(name);
         let packed = match way {
             Way::Slow(_) => {
                 self.drop_packed(name)?;
+                #[cfg(feature = "faults")]
+                super::pause_for_tests(&self.rules);
                 return self.unlink(&loose);
             }
             Way::Fast(packed) => packed,
         };
+        #[cfg(feature = "faults")]
+        super::pause_for_tests(&self.rules);
         self.unlink(&loose)?;
         #[cfg(feature = "faults")]
         super::pause_for_tests(&self.rules);
@@ -122,6 +133,8 @@ impl FilesStore {
     /// Takes a ref out of packed-refs. The caller holds packed-refs.lock.
     fn drop_packed(&self, name: &RefName) -> Result<()> {
         let Some(content) = self.packed.read()?.without(name.as_str()) else { return Ok(()) };
+        #[cfg(feature = "faults")]
+        super::pause_for_tests(&self.rules);
         let path = self.packed.path();
         let context = |error| Error::io(format_args!("can't rewrite {}", path.display()), error);
         // Git makes this file with O_EXCL and so fails for ever where a kill left one behind.
@@ -129,7 +142,7 @@ impl FilesStore {
         let mut leftover = path.as_os_str().to_owned();
         leftover.push(".new");
         let _ = fs::remove_file(PathBuf::from(leftover));
-        let new = self.state_file(&format!("packed-refs.{}", uuid::Uuid::new_v4())).map_err(context)?;
+        let new = self.state_file(&format!("{TEMPORARY}{}", uuid::Uuid::new_v4())).map_err(context)?;
         let written = fs::metadata(path)
             .and_then(|meta| fs::write(&new, &content).and_then(|()| fs::set_permissions(&new, meta.permissions())))
             .and_then(|()| if self.rules.durable { fs::File::open(&new)?.sync_all() } else { Ok(()) })

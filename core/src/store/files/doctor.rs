@@ -13,7 +13,7 @@ use crate::{
 };
 
 use super::{
-    FilesStore,
+    FilesStore, delete,
     lockfile::{self, LockFileReport},
 };
 
@@ -47,6 +47,11 @@ impl FilesStore {
         let packed_new = self.packed.path().with_file_name("packed-refs.new");
         if packed_new.exists() && !packed_lock.exists() {
             found.push(Leftover::Temporary { path: packed_new });
+        }
+        if !packed_lock.exists() {
+            let ours = fs::read_dir(self.common_dir.join("gitlock")).into_iter().flatten().flatten();
+            let temporary = ours.filter(|entry| entry.file_name().to_string_lossy().starts_with(delete::TEMPORARY));
+            found.extend(temporary.map(|entry| Leftover::Temporary { path: entry.path() }));
         }
         for prefix in prefixes {
             self.look_through(&self.common_dir.join(prefix), prefix, &mut found)?;

@@ -15,7 +15,7 @@
 
 use std::{
     fs, io,
-    os::fd::OwnedFd,
+    os::fd::{AsFd, OwnedFd},
     path::{Path, PathBuf},
     sync::{
         Arc,
@@ -241,27 +241,31 @@ fn create_unmarked(path: &Path, rules: &LockRules) -> rustix::io::Result<OwnedFd
     Ok(file)
 }
 
-fn widen(file: &OwnedFd, shared: u32) -> rustix::io::Result<()> {
+/// Lets the group, or everybody, at a file, as `core.sharedRepository` says.
+pub(super) fn widen(file: impl AsFd, shared: u32) -> rustix::io::Result<()> {
     if shared == 0 {
         return Ok(());
     }
-    let mode = rustix::fs::fstat(file)?.st_mode & 0o7777;
-    rustix::fs::fchmod(file, Mode::from_raw_mode(mode | (shared & 0o666)))
+    let mode = rustix::fs::fstat(&file)?.st_mode & 0o7777;
+    let wide = mode | (shared & 0o666);
+    if wide == mode { Ok(()) } else { rustix::fs::fchmod(&file, Mode::from_raw_mode(wide)) }
 }
 
 /// Lets the group, or everybody, into folders that were made, as `core.sharedRepository` says.
-fn share_dirs(dir: &Path, shared: u32) {
+pub(super) fn share_dirs(dir: &Path, shared: u32) {
+    dir.ancestors().take_while(|dir| !dir.ends_with("refs")).for_each(|dir| share_dir(dir, shared));
+}
+
+pub(super) fn share_dir(dir: &Path, shared: u32) {
     use std::os::unix::fs::PermissionsExt;
     if shared == 0 {
         return;
     }
     // Whoever reads may enter, and what is made inside stays with the group, as Git does it.
     let enter = (shared & 0o444) >> 2;
-    for dir in dir.ancestors().take_while(|dir| !dir.ends_with("refs")) {
-        if let Ok(meta) = fs::metadata(dir) {
-            let mode = meta.permissions().mode() | shared | enter | 0o2000;
-            let _ = fs::set_permissions(dir, fs::Permissions::from_mode(mode));
-        }
+    if let Ok(meta) = fs::metadata(dir) {
+        let mode = meta.permissions().mode() | shared | enter | 0o2000;
+        let _ = fs::set_permissions(dir, fs::Permissions::from_mode(mode));
     }
 }
 

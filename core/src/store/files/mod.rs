@@ -18,7 +18,6 @@ mod watch;
 
 use std::{
     fs, io,
-    os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
     sync::{Arc, Mutex},
     time::Duration,
@@ -118,12 +117,23 @@ impl FilesStore {
         let folder = self.common_dir.join("gitlock");
         let path = folder.join(name);
         if !folder.is_dir() {
-            let mode = 0o777 | if self.rules.shared == 0 { 0 } else { 0o2000 };
-            fs::DirBuilder::new().recursive(true).mode(mode).create(&folder)?;
+            fs::create_dir_all(&folder)?;
+            lockfile::share_dir(&folder, self.rules.shared);
         }
         Ok(path)
     }
 
+    /// Opens a file in gitlock's own folder, which every user of the repository may write.
+    fn open_state_file(&self, name: &str, options: &fs::OpenOptions) -> io::Result<fs::File> {
+        let file = options.open(self.state_file(name)?)?;
+        // Another user's file can't be changed, and needn't be.
+        let _ = lockfile::widen(&file, self.rules.shared);
+        Ok(file)
+    }
+
+    /// Writes the edits' objects. The caller holds the refs' locks and has compared them, so that a
+    /// conflict leaves no object behind: one that a lost race wrote may be the very commit that the
+    /// winner wrote, and must not be swept.
     fn write_objects(&self, edits: &[RefEdit]) -> Result<Vec<Option<Oid>>> {
         let mut ids = Vec::with_capacity(edits.len());
         for edit in edits {
@@ -158,14 +168,7 @@ impl RefStore for FilesStore {
 
     #[tracing::instrument(level = "debug", skip_all, fields(edits = edits.len()), err(level = "debug"))]
     fn transact(&self, edits: &[RefEdit]) -> Result<Transacted> {
-        let new = self.write_objects(edits)?;
-        let done = self.swap(edits, &new);
-        if !matches!(done, Ok(Transacted::Committed(_))) {
-            // What was written for nothing is swept like everything else that nothing refers to.
-            let unused: Vec<Oid> = new.into_iter().flatten().collect();
-            self.superseded(&unused);
-        }
-        done
+        self.swap(edits)
     }
 
     fn restore(&self, value: &NewValue) -> Result<bool> {
@@ -180,7 +183,7 @@ impl RefStore for FilesStore {
     }
 
     fn watch(&self, prefix: &str) -> Result<Box<dyn Watch>> {
-        watch::start(&self.common_dir.join(prefix))
+        watch::start(&self.common_dir.join(prefix), self.rules.shared)
     }
 
     fn superseded(&self, objects: &[Oid]) {

@@ -36,7 +36,8 @@ impl FilesStore {
                 // gix leaves permissions to the umask; other users of the repository must be able
                 // to read the object, and to write into the folder that may have been made for it.
                 let read = self.rules.shared & 0o444;
-                std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o444 | read))?;
+                let mode = std::fs::metadata(&path)?.permissions().mode() | read;
+                std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode))?;
                 if let Some(folder) = path.parent() {
                     let mode =
                         std::fs::metadata(folder)?.permissions().mode() | self.rules.shared | (read >> 2) | 0o2000;
@@ -54,11 +55,17 @@ impl FilesStore {
     }
 
     pub(super) fn has_object(&self, id: &Oid) -> bool {
+        if !self.is_of_this_hash(id) {
+            return false;
+        }
         let id = object::to_gix(id);
         self.loose.contains(&id) || self.odb().exists(&id)
     }
 
     pub(super) fn read_object(&self, id: &Oid) -> Result<Object> {
+        if !self.is_of_this_hash(id) {
+            return Ok(Object::Missing);
+        }
         let (id, mut bytes) = (object::to_gix(id), Vec::new());
         // Nearly always loose; the whole database, packs and alternates too, only otherwise. Twice,
         // because `git repack` moves objects from the one to the other between two looks.

@@ -105,13 +105,14 @@ impl State {
         self.written += 1;
         if self.file.is_none() || self.written.is_multiple_of(LOOK_EVERY) {
             self.file = None;
-            let path = store.state_file("recent")?;
-            let file = File::options().create(true).append(true).open(&path)?;
+            let options = File::options().create(true).append(true).clone();
+            let file = store.open_state_file("recent", &options)?;
             if file.metadata()?.size() < GENERATION {
                 self.file = Some(file);
             } else {
+                let path = store.state_file("recent")?;
                 fs::rename(&path, path.with_extension("1"))?;
-                self.file = Some(File::options().create(true).append(true).open(&path)?);
+                self.file = Some(store.open_state_file("recent", &options)?);
             }
         }
         match &mut self.file {
@@ -196,8 +197,8 @@ fn write_again(store: &FilesStore, entry: &Entry<'_>) -> bool {
 pub(super) fn sighting(store: &FilesStore, name: &RefName, id: &Oid) -> Option<u64> {
     use rustix::fs::FlockOperation;
     let now = store.rules.clock.now();
-    let path = store.state_file("sightings").ok()?;
-    let mut file = File::options().create(true).truncate(false).read(true).write(true).open(path).ok()?;
+    let options = File::options().create(true).truncate(false).read(true).write(true).clone();
+    let mut file = store.open_state_file("sightings", &options).ok()?;
     rustix::fs::flock(&file, FlockOperation::LockExclusive).ok()?;
     let mut text = String::new();
     file.read_to_string(&mut text).ok()?;

@@ -6,6 +6,11 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use rustix::{
+    fs::{Mode, OFlags},
+    io::Errno,
+};
+
 use crate::{
     error::{Error, Result},
     error_code::ErrorCode,
@@ -34,9 +39,14 @@ enum Loose {
 }
 
 fn read_loose(path: &Path) -> io::Result<Loose> {
-    let mut file = match File::open(path) {
-        Ok(file) => file,
+    // A symbolic link is an old form of symbolic ref; and a pipe must not make anybody wait.
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK;
+    let mut file = match rustix::fs::open(path, flags, Mode::empty()).map_err(io::Error::from) {
+        Ok(file) => File::from(file),
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Loose::Absent),
+        Err(error) if error.raw_os_error() == Some(Errno::LOOP.raw_os_error()) => {
+            return Ok(Loose::Symbolic(fs::read_link(path)?.display().to_string()));
+        }
         Err(error) => return Err(error),
     };
     // Longer than any object id; a symbolic ref's target is only wanted for a message.
@@ -75,8 +85,10 @@ impl FilesStore {
         let path = self.path_of(name);
         match read_loose(&path) {
             Ok(Loose::Is(id)) => Ok((Some(self.check_hash(name, id)?), false)),
-            Ok(Loose::Absent) => Ok((packed()?.find(name.as_str()), false)),
-            Ok(Loose::Folder) => Ok((packed()?.find(name.as_str()), true)),
+            Ok(loose @ (Loose::Absent | Loose::Folder)) => {
+                let id = packed()?.find(name.as_str()).map(|id| self.check_hash(name, id)).transpose()?;
+                Ok((id, loose == Loose::Folder))
+            }
             Ok(Loose::Symbolic(target)) => Err(Error::new(
                 ErrorCode::NameBlocked,
                 format!(
@@ -92,8 +104,12 @@ impl FilesStore {
         }
     }
 
+    pub(super) fn is_of_this_hash(&self, id: &Oid) -> bool {
+        id.as_bytes().len() == self.hash.len_in_bytes()
+    }
+
     fn check_hash(&self, name: &RefName, id: Oid) -> Result<Oid> {
-        if id.as_bytes().len() == self.hash.len_in_bytes() {
+        if self.is_of_this_hash(&id) {
             return Ok(id);
         }
         Err(Error::new(
@@ -112,7 +128,8 @@ impl FilesStore {
     }
 
     /// Removes a ref file without an object id in it, if a crash of the machine explains it or a
-    /// person says so. What the ref was before, if that was packed, shows again.
+    /// person says so. What the ref was before, if that was packed, shows again. Returns whether
+    /// there is something else in its place now.
     pub(super) fn heal_torn(&self, name: &RefName, by_hand: bool) -> Result<bool> {
         let path = self.path_of(name);
         let explained = |path: &Path| {
@@ -121,11 +138,12 @@ impl FilesStore {
             let modified = u64::try_from(meta.mtime()).unwrap_or(0).saturating_mul(1_000);
             by_hand || lockfile::is_older_than_boot(path, modified, &self.rules.clock.now())
         };
-        if !explained(&path) {
+        let torn = || matches!(read_loose(&path), Ok(Loose::Torn));
+        if !torn() || !explained(&path) {
             return Ok(false);
         }
         let _lock = LockFile::acquire(&path, &self.rules)?;
-        if !matches!(read_loose(&path), Ok(Loose::Torn)) || !explained(&path) {
+        if !torn() || !explained(&path) {
             return Ok(true);
         }
         tracing::warn!(name = %name, "removing a ref that a crash of the machine left without an object id");
@@ -135,31 +153,40 @@ impl FilesStore {
 
     /// Every ref below `prefix`, loose over packed.
     pub(super) fn list_refs(&self, prefix: &str) -> Result<Vec<(RefName, Oid)>> {
-        // Loose first: what is packed meanwhile is then found packed.
-        let mut loose = Vec::new();
-        collect(&self.common_dir.join(prefix), prefix, &mut loose)?;
+        // Loose first, with their values: what is packed meanwhile is then found packed.
+        let mut names = Vec::new();
+        collect(&self.common_dir.join(prefix), prefix, &mut names)?;
+        let mut loose = Vec::with_capacity(names.len());
+        for name in names {
+            let name = RefName::foreign(name);
+            loose.push((self.look_up(&name, || Ok(Packed::Absent)), name));
+        }
         let packed = self.packed.read()?;
         let below = format!("{prefix}/");
-        let mut found: std::collections::BTreeMap<RefName, Oid> =
-            packed.below(&below).map(|(name, id)| (RefName::foreign(name), id)).collect();
-        for name in loose {
+        let mut found = std::collections::BTreeMap::new();
+        for (name, id) in packed.below(&below) {
             let name = RefName::foreign(name);
-            match self.look_up(&name, || Ok(packed.clone())) {
-                Ok(Some(id)) => drop(found.insert(name, id)),
-                Ok(None) => drop(found.remove(&name)),
+            loose.push((self.check_hash(&name, id).map(Some), name));
+        }
+        for (value, name) in loose {
+            match value {
+                Ok(Some(id)) => drop(found.entry(name).or_insert(Some(id))),
+                // Packed or deleted since it was seen.
+                Ok(None) => {}
                 // `doctor` tells of damaged ones; a list of locks must not fail for one of them.
                 Err(error) if matches!(error.code(), ErrorCode::RecordCorrupt | ErrorCode::NameBlocked) => {
                     tracing::warn!(%error, "a ref is left out of the list");
+                    found.entry(name).or_insert(None);
                 }
                 Err(error) => return Err(error),
             }
         }
-        Ok(found.into_iter().collect())
+        Ok(found.into_iter().filter_map(|(name, id)| Some((name, id?))).collect())
     }
 
     // ------------------------------------------------------------ compare-and-swap
 
-    pub(super) fn swap(&self, edits: &[RefEdit], new: &[Option<Oid>]) -> Result<Transacted> {
+    pub(super) fn swap(&self, edits: &[RefEdit]) -> Result<Transacted> {
         let stale_packed =
             if self.rules.faults.has(Fault::PackedReadBeforeLock) { Some(self.packed.read()?) } else { None };
         // Every ref's lock first, in the order of their names, as Git does: two transactions over
@@ -170,70 +197,71 @@ impl FilesStore {
         for at in order {
             locks[at] = Some(LockFile::acquire(&self.path_of(&edits[at].name), &self.rules)?);
         }
-        let mut packed = None;
+        let mut folders = Vec::new();
+        let packed = || stale_packed.clone().map_or_else(|| self.packed.read(), Ok);
         for edit in edits {
-            let (current, folder) = self.look_closely(&edit.name, || {
-                let read = match &stale_packed {
-                    Some(stale) => stale.clone(),
-                    None => self.packed.read()?,
-                };
-                packed = Some(read.clone());
-                Ok(read)
-            })?;
+            let (current, folder) = self.look_closely(&edit.name, packed)?;
             if current != edit.expected && !self.rules.faults.has(Fault::NoCompare) {
                 return Ok(Transacted::Conflict);
             }
-            if edit.expected.is_none() && edit.new.is_some() {
-                let read = packed.clone().map_or_else(|| self.packed.read(), Ok)?;
-                self.make_way(&edit.name, &read, folder)?;
+            if folder {
+                folders.push(&edit.name);
             }
         }
+        for edit in edits.iter().filter(|edit| edit.new.is_some()) {
+            self.make_way(edit, packed, folders.contains(&&edit.name))?;
+        }
         // What can fail for want of space or of packed-refs.lock, before anything is changed.
-        for ((edit, lock), new) in edits.iter().zip(&locks).zip(new) {
+        let new = self.write_objects(edits)?;
+        for ((edit, lock), new) in edits.iter().zip(&locks).zip(&new) {
             if let (Some(lock), Some(id)) = (lock, new) {
                 let written = lock.write(format!("{id}\n").as_bytes(), &self.rules);
                 written.map_err(|error| Error::io(format_args!("can't write {}.lock", edit.name), error))?;
             }
         }
-        let mut deleting = Vec::new();
-        for (at, edit) in edits.iter().enumerate() {
-            if edit.new.is_none() && edit.expected.is_some() {
-                deleting.push((at, self.prepare_delete(&edit.name, stale_packed.as_ref())?));
-            }
-        }
+        let is_delete = |edit: &&RefEdit| edit.new.is_none() && edit.expected.is_some();
+        let deletes = edits.iter().any(|edit| is_delete(&edit));
+        let names = edits.iter().filter(is_delete).map(|edit| &edit.name);
+        let way = deletes.then(|| self.prepare_deletes(names, stale_packed.as_ref())).transpose()?;
         for (at, edit) in edits.iter().enumerate() {
             let Some(lock) = locks[at].take() else { continue };
             let made = if new[at].is_some() {
                 lock.commit(&self.rules).map_err(|error| Error::io(format_args!("can't write {}", edit.name), error))
-            } else if let Some(way) = deleting.iter_mut().find(|(of, _)| *of == at) {
-                self.delete(&edit.name, edit.expected, &mut way.1, lock)
+            } else if let Some(way) = way.as_ref().filter(|_| is_delete(&edit)) {
+                self.delete(&edit.name, edit.expected, way, lock)
             } else {
                 Ok(())
             };
             if let Err(error) = made {
-                if at == 0 {
+                // It may have failed after the rename or the unlink.
+                let unchanged =
+                    || self.look_up(&edit.name, || self.packed.read()).is_ok_and(|now| now == edit.expected);
+                if at == 0 && unchanged() {
                     return Err(error);
                 }
                 tracing::warn!(%error, name = %edit.name, "a transaction stopped half-way; a fresh read will settle it");
                 return Ok(Transacted::Unknown);
             }
         }
-        Ok(Transacted::Committed(new.to_vec()))
+        Ok(Transacted::Committed(new))
     }
 
     /// Sees to it that a ref of this name can exist: removes empty folders in its place, and
-    /// refuses if a ref stands above or below it.
-    fn make_way(&self, name: &RefName, packed: &Packed, folder: bool) -> Result<()> {
-        let path = self.path_of(name);
-        if packed.below(&format!("{name}/")).next().is_some() {
-            return Err(lockfile::blocked(&path));
-        }
-        let mut above = name.as_str();
-        while let Some((parent, _)) = above.rsplit_once('/').filter(|(parent, _)| parent.contains('/')) {
-            if packed.find(parent).is_some() {
+    /// refuses if a ref stands above or below it. One that is packed may have such folders too.
+    fn make_way(&self, edit: &RefEdit, packed: impl Fn() -> Result<Packed>, folder: bool) -> Result<()> {
+        let (name, path) = (&edit.name, self.path_of(&edit.name));
+        if edit.expected.is_none() {
+            let packed = packed()?;
+            if packed.below(&format!("{name}/")).next().is_some() {
                 return Err(lockfile::blocked(&path));
             }
-            above = parent;
+            let mut above = name.as_str();
+            while let Some((parent, _)) = above.rsplit_once('/').filter(|(parent, _)| parent.contains('/')) {
+                if packed.find(parent).is_some() {
+                    return Err(lockfile::blocked(&path));
+                }
+                above = parent;
+            }
         }
         if folder {
             remove_empty_folders(&path).map_err(|_| lockfile::blocked(&path))?;
@@ -267,11 +295,15 @@ fn collect(folder: &Path, name: &str, found: &mut Vec<String>) -> Result<()> {
     Ok(())
 }
 
+/// Git may be doing the same at the same time.
 fn remove_empty_folders(folder: &Path) -> io::Result<()> {
-    for entry in fs::read_dir(folder)? {
-        remove_empty_folders(&entry?.path())?;
-    }
-    fs::remove_dir(folder)
+    let removed = (|| {
+        for entry in fs::read_dir(folder)? {
+            remove_empty_folders(&entry?.path())?;
+        }
+        fs::remove_dir(folder)
+    })();
+    removed.or_else(|error| if error.kind() == io::ErrorKind::NotFound { Ok(()) } else { Err(error) })
 }
 
 #[cfg(test)]

@@ -123,8 +123,8 @@ fn write_down(store: &FilesStore, gathered: &mut Vec<(u64, Oid)>) {
 
 /// The notes, locked against every other process.
 fn open(store: &FilesStore) -> io::Result<File> {
-    let path = store.state_file("superseded")?;
-    let file = File::options().create(true).truncate(false).read(true).write(true).open(path)?;
+    let options = File::options().create(true).truncate(false).read(true).write(true).clone();
+    let file = store.open_state_file("superseded", &options)?;
     rustix::fs::flock(&file, FlockOperation::LockExclusive)?;
     Ok(file)
 }
