@@ -38,7 +38,8 @@ fn a_forked_guard_is_the_parents_and_a_forked_manager_works() {
             return 3;
         }
         let own = manager.lock("y").acquire().unwrap();
-        if manager.lock("x").wait(Duration::from_millis(50)).acquire().unwrap_err().code() != ErrorCode::Timeout {
+        let error = manager.lock("x").wait(Duration::from_millis(50)).acquire().unwrap_err();
+        if error.code() != ErrorCode::Timeout {
             return 4;
         }
         own.release().unwrap();

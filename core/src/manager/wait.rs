@@ -164,6 +164,12 @@ impl WaitEntry {
                 Ok(Outcome::Refused(Refusal::Opaque(Opaque::Missing { .. }))) if self.is_queued() => {
                     return Verdict::Waits(self);
                 }
+                // Whoever is willing to wait is only refused like this when its time is over.
+                Ok(Outcome::Refused(Refusal::Held { holder, .. })) => {
+                    let who = format!("; it is held by {}", super::status::describe(&holder));
+                    let error = self.timed_out(&who, Some(*holder));
+                    return self.finish(Err(error));
+                }
                 Ok(Outcome::Refused(refusal)) => {
                     let error = refused(self.name(), refusal);
                     return self.finish(Err(error));
@@ -200,22 +206,25 @@ impl WaitEntry {
         let error = if self.is_cancelled() {
             Error::new(ErrorCode::Cancelled, format!("the wait for the lock {} was cancelled", self.name()))
         } else {
-            let waited = match self.checked.options.patience {
-                Patience::For(wait) => format!(" after {:.1} s", wait.as_secs_f64()),
-                Patience::ForEver => String::new(),
-            };
             let who = status.map(LockStatus::describe_holders).unwrap_or_default();
             let holder = status.and_then(|status| status.holders.first()).map(|holder| holder.holder.clone());
-            let error = Error::new(
-                ErrorCode::Timeout,
-                format!("the wait for the lock {} ended{waited}{who}; wait longer, or try again later", self.name()),
-            );
-            match holder {
-                Some(holder) => error.with_holder(holder),
-                None => error,
-            }
+            self.timed_out(&who, holder)
         };
         self.finish(Err(error))
+    }
+
+    fn timed_out(&self, who: &str, holder: Option<Holder>) -> Error {
+        let waited = match self.checked.options.patience {
+            Patience::For(wait) => format!(" after {:.1} s", wait.as_secs_f64()),
+            Patience::ForEver => String::new(),
+        };
+        let name = self.name();
+        let message = format!("the wait for the lock {name} ended{waited}{who}; wait longer, or try again later");
+        let error = Error::new(ErrorCode::Timeout, message);
+        match holder {
+            Some(holder) => error.with_holder(holder),
+            None => error,
+        }
     }
 
     pub(super) fn finish(mut self, result: Result<LockGuard>) -> Verdict {
