@@ -26,9 +26,12 @@ pub(crate) fn test(root: &Path) -> Result<(), String> {
 
 /// The speed of the core.
 pub(crate) fn bench(root: &Path, arguments: &[String]) -> Result<(), String> {
-    let mut all = vec!["bench", "--quiet", "-p", "gitlock", "--bench", "acquire", "--"];
-    all.extend(arguments.iter().map(String::as_str));
-    run(root, "cargo", &all)
+    for name in ["acquire", "growth"] {
+        let mut all = vec!["bench", "--quiet", "-p", "gitlock", "--bench", name, "--"];
+        all.extend(arguments.iter().map(String::as_str));
+        run(root, "cargo", &all)?;
+    }
+    Ok(())
 }
 
 /// Many processes after one lock.

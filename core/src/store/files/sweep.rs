@@ -151,18 +151,21 @@ fn sweep(store: &FilesStore, grace: u64) -> io::Result<Swept> {
     for (place, (at, id)) in notes.into_iter().enumerate() {
         if is_due(place, at) { due.push((at, id)) } else { waiting.push((at, id)) }
     }
+    // First the notes, then the objects: whoever notes something must not wait for thousands of
+    // deletions. What a kill in between leaves is left to `git gc`.
+    let rest: String = waiting.iter().map(|(at, id)| format!("{at} {id}\n")).collect();
+    if rest.len() != text.len() {
+        file.rewind()?;
+        file.set_len(0)?;
+        file.write_all(rest.as_bytes())?;
+    }
+    drop(file);
     let mut deleted = 0;
     if !due.is_empty() {
         let referred = referred_to(store)?;
         for (at, id) in due.iter().filter(|(_, id)| !referred.contains(id)) {
             deleted += u64::from(delete(store, *at, id)?);
         }
-    }
-    let rest: String = waiting.iter().map(|(at, id)| format!("{at} {id}\n")).collect();
-    if rest.len() != text.len() {
-        file.rewind()?;
-        file.set_len(0)?;
-        file.write_all(rest.as_bytes())?;
     }
     tracing::debug!(deleted, waiting = waiting.len(), "swept superseded objects");
     Ok(Swept { deleted, waiting: waiting.len() as u64 })
