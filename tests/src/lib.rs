@@ -3,4 +3,6 @@
 pub mod behaviour;
 pub mod breakers;
 pub mod git;
+#[cfg(target_os = "linux")]
+pub mod killpoints;
 pub mod packer;

@@ -37,6 +37,12 @@ fn main() {
         }
         ["fork", repo, how] => fork(Path::new(repo), how),
         ["cycle", repo] => cycle(Path::new(repo)),
+        ["threads"] => std::thread::scope(|scope| {
+            for _ in 0..4 {
+                // SAFETY: a plain system call.
+                scope.spawn(|| (0..50).for_each(|_| drop(unsafe { libc::getppid() })));
+            }
+        }),
         _ => panic!("not for use by hand: {words:?}"),
     }
 }
@@ -108,11 +114,14 @@ fn fork(repo: &Path, how: &str) {
     transactions.join().unwrap();
 }
 
-/// What a lock's life comes to: created, swapped, and deleted with an entry in its journal.
+/// What a lock's life comes to: created, unless it is there, swapped, and deleted with an entry in
+/// its journal.
 fn cycle(repo: &Path) {
     let store = FilesStore::open(repo, &FilesOptions::default()).unwrap();
     let (lock, journal) = (name("killed"), RefName::foreign("refs/gitvan/journal/killed"));
-    commits(&store, &[edit(&lock, None, Some(blob("created")))]);
+    if store.read(&lock).unwrap().is_none() {
+        commits(&store, &[edit(&lock, None, Some(blob("created")))]);
+    }
     let created = store.read(&lock).unwrap();
     commits(&store, &[edit(&lock, created, Some(blob("swapped")))]);
     let (swapped, ended) = (store.read(&lock).unwrap(), store.read(&journal).unwrap());
