@@ -3,6 +3,7 @@
 pub mod behaviour;
 pub mod breakers;
 pub mod git;
+pub mod gix_locks;
 #[cfg(target_os = "linux")]
 pub mod killpoints;
 pub mod packer;
