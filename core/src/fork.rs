@@ -6,6 +6,8 @@
 //! And it counts generations, so that managers and guards know that they are the parent's.
 
 use std::{
+    cell::Cell,
+    marker::PhantomData,
     sync::{
         Once,
         atomic::{AtomicU64, AtomicUsize, Ordering::SeqCst},
@@ -19,6 +21,11 @@ static GENERATION: AtomicU64 = AtomicU64::new(0);
 static FORKING: AtomicUsize = AtomicUsize::new(0);
 static RUNNING: AtomicUsize = AtomicUsize::new(0);
 
+thread_local! {
+    /// How many of the running ones are this thread's.
+    static DEPTH: Cell<usize> = const { Cell::new(0) };
+}
+
 /// How often this process's memory has been through a fork.
 pub(crate) fn generation() -> u64 {
     install();
@@ -27,23 +34,25 @@ pub(crate) fn generation() -> u64 {
 
 fn install() {
     static INSTALL: Once = Once::new();
-    // SAFETY: the handlers are plain functions that touch atomics alone.
+    // SAFETY: the handlers are plain functions that touch atomics, and a thread-local that needs no set-up.
     INSTALL.call_once(|| unsafe {
         libc::pthread_atfork(Some(prepare), Some(parent), Some(child));
     });
 }
 
-/// While this lives, no fork happens.
-pub(crate) struct NoFork(());
+/// While this lives, no fork happens. It stays in its thread.
+pub(crate) struct NoFork(PhantomData<*const ()>);
 
 impl NoFork {
-    /// Waits for a fork that is under way.
+    /// Waits for a fork that is under way, unless that waits for this very thread.
     pub(crate) fn enter() -> NoFork {
         install();
+        let outermost = DEPTH.get() == 0;
         loop {
             RUNNING.fetch_add(1, SeqCst);
-            if FORKING.load(SeqCst) == 0 {
-                return NoFork(());
+            if !outermost || FORKING.load(SeqCst) == 0 {
+                DEPTH.set(DEPTH.get() + 1);
+                return NoFork(PhantomData);
             }
             RUNNING.fetch_sub(1, SeqCst);
             SystemClock.pause(Duration::from_micros(50));
@@ -54,6 +63,7 @@ impl NoFork {
 impl Drop for NoFork {
     fn drop(&mut self) {
         RUNNING.fetch_sub(1, SeqCst);
+        DEPTH.set(DEPTH.get() - 1);
     }
 }
 
@@ -75,6 +85,7 @@ extern "C" fn parent() {
 
 extern "C" fn child() {
     FORKING.store(0, SeqCst);
-    RUNNING.store(0, SeqCst);
+    // The other threads are the parent's.
+    RUNNING.store(DEPTH.get(), SeqCst);
     GENERATION.fetch_add(1, SeqCst);
 }

@@ -1,5 +1,9 @@
 //! What the tests share: repositories made by real Git, and Git as the judge.
 
 pub mod behaviour;
+pub mod breakers;
 pub mod git;
+pub mod gix_locks;
+#[cfg(target_os = "linux")]
+pub mod killpoints;
 pub mod packer;

@@ -34,7 +34,10 @@ use crate::{
     error::{Error, Result},
     error_code::ErrorCode,
     fork::NoFork,
-    lock::fault::{Fault, Faults},
+    lock::{
+        Now,
+        fault::{Fault, Faults},
+    },
 };
 
 /// The sticky bit, which means nothing on a file on Linux: this `.lock` was made under flock.
@@ -52,7 +55,20 @@ pub(super) struct LockRules {
     /// Whether to sync what is written.
     pub(super) durable: bool,
     pub(super) clock: Arc<dyn Clock>,
+    /// When this boot began, as the wall clock stood when the store was opened.
+    pub(super) boot_started: u64,
     pub(super) faults: Faults,
+}
+
+impl LockRules {
+    /// Now, for judging a file's age: the wall clock without what somebody has set it forward by
+    /// since the store was opened. One that was set back is believed. Either way files only seem
+    /// younger than they are.
+    pub(super) fn cautious_now(&self) -> Now {
+        let mut now = self.clock.now();
+        now.wall = now.wall.min(self.boot_started.saturating_add(now.boot));
+        now
+    }
 }
 
 /// A held `.lock` file. Dropping it gives the lock back without a change.
@@ -299,6 +315,8 @@ fn break_if_stale(path: &Path, rules: &LockRules, seen: &mut Sighting) -> Result
     if !marked && !is_left_behind(path, &stat, rules, seen) {
         return Ok(false);
     }
+    #[cfg(feature = "faults")]
+    super::pause_for_tests(rules);
     let taken = rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok();
     if !taken && !rules.faults.has(Fault::BreakWithoutFlock) {
         return Ok(false);
@@ -319,7 +337,7 @@ fn break_if_stale(path: &Path, rules: &LockRules, seen: &mut Sighting) -> Result
 /// than the stale age, by the wall clock; and it has not changed for a while on this waiter's own
 /// clock, so that a jump of the wall clock doesn't break a live one.
 fn is_left_behind(path: &Path, stat: &Stat, rules: &LockRules, seen: &mut Sighting) -> bool {
-    let now = rules.clock.now();
+    let now = rules.cautious_now();
     let file = Some(identity(stat));
     if seen.file != file {
         *seen = Sighting { file, since: now.boot };
@@ -329,7 +347,7 @@ fn is_left_behind(path: &Path, stat: &Stat, rules: &LockRules, seen: &mut Sighti
         return false;
     }
     let modified = modified_ms(stat);
-    now.wall.saturating_sub(modified) >= stale_age || is_older_than_boot(path, modified, &rules.clock.now())
+    now.wall.saturating_sub(modified) >= stale_age || is_older_than_boot(path, modified, &now)
 }
 
 #[allow(clippy::unnecessary_cast, clippy::useless_conversion, trivial_numeric_casts)] // the widths differ between systems
@@ -339,7 +357,7 @@ fn modified_ms(stat: &Stat) -> u64 {
 }
 
 /// Whether a file on a local file system was last written before this machine started.
-pub(super) fn is_older_than_boot(path: &Path, modified: u64, now: &crate::lock::Now) -> bool {
+pub(super) fn is_older_than_boot(path: &Path, modified: u64, now: &Now) -> bool {
     // Two seconds for clocks that were set right after the start.
     is_local(path) && modified.saturating_add(2_000) < clock::boot_started_at(now)
 }
@@ -390,7 +408,7 @@ pub(super) fn report(path: &Path, rules: &LockRules) -> Option<LockFileReport> {
     let file = rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW, Mode::empty()).ok()?;
     let stat = rustix::fs::fstat(&file).ok()?;
     let ours = stat.st_mode & MARK != 0;
-    let now = rules.clock.now();
+    let now = rules.cautious_now();
     let (modified, stale_age) = (modified_ms(&stat), clock::millis(rules.stale_age));
     let age_ms = now.wall.saturating_sub(modified);
     let stale = if ours {

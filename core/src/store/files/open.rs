@@ -8,6 +8,7 @@ use std::{
 use gix::{discover::upwards, sec::trust::Mapping};
 
 use crate::{
+    clock,
     error::{Error, Result},
     error_code::ErrorCode,
 };
@@ -54,6 +55,7 @@ impl FilesStore {
             stale_age: settings.stale_lock_age_ms.map_or(options.stale_lock_age, std::time::Duration::from_millis),
             shared,
             durable,
+            boot_started: clock::boot_started_at(&options.clock.now()),
             clock: options.clock.clone(),
             faults: options.faults,
         };

@@ -136,7 +136,7 @@ impl FilesStore {
             use std::os::unix::fs::MetadataExt;
             let Ok(meta) = fs::metadata(path) else { return false };
             let modified = u64::try_from(meta.mtime()).unwrap_or(0).saturating_mul(1_000);
-            by_hand || lockfile::is_older_than_boot(path, modified, &self.rules.clock.now())
+            by_hand || lockfile::is_older_than_boot(path, modified, &self.rules.cautious_now())
         };
         let torn = || matches!(read_loose(&path), Ok(Loose::Torn));
         if !torn() || !explained(&path) {
