@@ -1,3 +1,110 @@
 //! `git lock`: locks in a Git repository, from the command line.
 
-fn main() {}
+mod args;
+mod commands;
+mod duration;
+mod failure;
+mod moment;
+mod output;
+mod request;
+mod run;
+mod signals;
+mod wait_display;
+
+use std::{ffi::OsStr, process::ExitCode};
+
+use clap::{Parser, error::ErrorKind};
+use gitlock::{ErrorCode, LockManager, Options};
+
+use args::{Arguments, Command, Global};
+use commands::Exit;
+use failure::Failure;
+
+fn main() -> ExitCode {
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => return ExitCode::from(misread(&error)),
+    };
+    let json = arguments.global.json;
+    let exit = if let Command::Guardian = arguments.command {
+        run::guardian::main()
+    } else {
+        log_to_stderr();
+        carry_out(&arguments)
+    };
+    ExitCode::from(exit.unwrap_or_else(|failure| {
+        failure.tell(json);
+        failure.exit
+    }))
+}
+
+fn carry_out(arguments: &Arguments) -> Exit {
+    let manager = open(&arguments.global)?;
+    let json = arguments.global.json;
+    match &arguments.command {
+        Command::Run(asked) => run::run(&manager, asked, json),
+        Command::Acquire(asked) => commands::acquire(&manager, asked, json),
+        Command::Release(asked) => commands::release(&manager, asked, json),
+        Command::Extend(asked) => commands::extend(&manager, asked, json),
+        Command::Status(asked) => commands::status(&manager, asked, json),
+        Command::List => commands::list(&manager, json),
+        Command::Log(asked) => commands::log(&manager, asked, json),
+        Command::Clean(asked) => commands::clean(&manager, asked, json),
+        Command::Break(asked) => commands::break_lock(&manager, asked, json),
+        Command::Doctor(asked) => commands::doctor(&manager, asked, json),
+        Command::Guardian => Ok(0), // it has no repository, and was started before
+    }
+}
+
+fn open(global: &Global) -> Result<LockManager, Failure> {
+    if let Some(remote) = &global.remote {
+        return Err(Failure::usage(format!(
+            "--remote {remote:?}: this version keeps locks in repositories of this machine only; leave --remote out"
+        )));
+    }
+    // As Git's own -C: everything after it is as if started there, GIT_DIR and the command of a run too.
+    if global.directory != OsStr::new(".") {
+        std::env::set_current_dir(&global.directory).map_err(|error| {
+            let folder = global.directory.display();
+            Failure::new(ErrorCode::NotARepository, format!("can't change to {folder}: {error}"))
+        })?;
+    }
+    let mut options = Options::default();
+    options.lock_prefix.clone_from(&global.prefix);
+    options.environment = true;
+    Ok(LockManager::open_with(".", options)?)
+}
+
+/// Help, a version, or a command line that can't be read.
+fn misread(error: &clap::Error) -> u8 {
+    if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) {
+        let _ = error.print();
+        return 0;
+    }
+    let help = error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand;
+    let json = std::env::args_os()
+        .skip(1)
+        .take_while(|word| word != OsStr::new("--"))
+        .any(|word| word == OsStr::new("--json"));
+    if help && !json {
+        let _ = error.print();
+        return 2;
+    }
+    let text = error.to_string();
+    let message = if help { "no subcommand; see `git lock -h`" } else { text.trim() };
+    let failure = Failure::usage(message.strip_prefix("error: ").unwrap_or(message));
+    failure.tell(json);
+    failure.exit
+}
+
+/// Logs what `GIT_LOCK_LOG` asks for; nothing without it.
+fn log_to_stderr() {
+    use std::io::IsTerminal;
+    use tracing_subscriber::EnvFilter;
+    let Ok(filter) = EnvFilter::try_from_env("GIT_LOCK_LOG") else { return };
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .init();
+}

@@ -70,8 +70,8 @@ fn pid_liveness(pid: u32, start: Option<u64>) -> Liveness {
     }
 }
 
-/// Whether anything in this process group still runs.
-fn group_works(group: u32) -> bool {
+/// Whether anything in this process group still runs. Zombies don't.
+pub fn group_works(group: u32) -> bool {
     let Some(handle) = i32::try_from(group).ok().and_then(rustix::process::Pid::from_raw) else { return false };
     match rustix::process::test_kill_process_group(handle) {
         Err(rustix::io::Errno::SRCH) => false,

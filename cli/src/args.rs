@@ -1,0 +1,242 @@
+//! What the command line says.
+
+use std::{ffi::OsString, path::PathBuf, time::Duration};
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::duration;
+
+/// Locks that live in a Git repository.
+#[derive(Debug, Parser)]
+#[command(
+    name = "git-lock",
+    bin_name = "git lock",
+    version,
+    about = "Locks that live in a Git repository",
+    long_about = "Locks that live in a Git repository.\n\n\
+        A lock is a ref under refs/gitvan/locks; what it says is a blob; every change is a compare-and-swap of \
+        that ref. A lock is held for a lease: `run` renews it for as long as its command runs, `acquire` takes it \
+        once and leaves extending and releasing to you. Each tenure that ends is a commit of the lock's journal: \
+        `git log refs/gitvan/journal/NAME`.\n\n\
+        Leases are advisory. What must never happen twice has to check the fencing token (GIT_LOCK_TOKEN), a \
+        number that grows with every grant: let whatever the lock protects refuse a token lower than one it has seen.",
+    after_help = EXAMPLES,
+    after_long_help = EXIT_CODES,
+    disable_help_subcommand = false,
+    subcommand_required = true,
+    arg_required_else_help = true
+)]
+pub(crate) struct Arguments {
+    #[command(flatten)]
+    pub(crate) global: Global,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  git lock run deploy -- ./deploy.sh          one at a time, whoever starts it
+  git lock run --wait 1m -E 75 db -- make db  wait for a minute, then exit with 75
+  handle=$(git lock acquire --ttl 5m build)   hold it across commands of a script
+  git lock release \"$handle\"
+  git lock status build                       who holds it, and who waits";
+
+const EXIT_CODES: &str = "\
+Examples:
+  git lock run deploy -- ./deploy.sh          one at a time, whoever starts it
+  git lock run --wait 1m -E 75 db -- make db  wait for a minute, then exit with 75
+  handle=$(git lock acquire --ttl 5m build)   hold it across commands of a script
+  git lock release \"$handle\"
+  git lock status build                       who holds it, and who waits
+
+Exit codes:
+  0    done
+  1    somebody else holds the lock, or the wait timed out (-E sets another code)
+  2    the command line is wrong
+  3    not the owner, or the lock was lost
+  4    trouble with the repository
+  128+n  ended by signal n
+`run` passes its command's exit code through; 126 and 127 say that it could not be started.
+
+Environment:
+  GIT_LOCK_HANDLE  the tenure that `extend` and `release` mean unless told otherwise
+  GIT_LOCK_LOG     what to log on stderr, such as debug or gitlock=debug
+  GIT_DIR          the repository, as for Git itself
+Lengths of time are written 500ms, 30s, 2m, 1h, or as a number of seconds.";
+
+/// What every subcommand takes.
+#[derive(Args, Debug)]
+pub(crate) struct Global {
+    /// Work in the repository that this folder is in
+    #[arg(short = 'C', value_name = "DIR", global = true, default_value = ".")]
+    pub(crate) directory: PathBuf,
+    /// Keep lock refs here instead of under refs/gitvan/locks (or gitlock.prefix)
+    #[arg(long, value_name = "REF", global = true)]
+    pub(crate) prefix: Option<String>,
+    /// Not in this version: keep the locks on a Git server
+    #[arg(long, value_name = "REMOTE", global = true)]
+    pub(crate) remote: Option<String>,
+    /// Print one JSON object, on stderr if it is an error
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run a command while holding a lock
+    ///
+    /// Waits for the lock, runs the command without a shell, renews the lease while it runs, and releases the lock
+    /// when it ends. The command sees GIT_LOCK_NAME, GIT_LOCK_TOKEN and GIT_LOCK_HANDLE, gets the signals that are
+    /// sent to `git lock run`, and has the terminal.
+    ///
+    /// If the lock is lost, the command and all processes of its process group are stopped before anybody else may
+    /// hold the lock, and the exit code is 3. If `git lock run` itself is killed, its guardian kills them. What
+    /// leaves the process group (setsid) escapes that; what the command leaves in the background when it ends goes
+    /// on without the lock. A stopped `git lock run` (Ctrl-Z) can't renew: after the ttl the lock is lost.
+    Run(Run),
+    /// Take a lock and print its handle
+    ///
+    /// The lock is held until it is released or its lease ends, whatever becomes of this process: nothing renews it.
+    /// The handle is the right to extend and to release it; treat it like a password.
+    Acquire(Acquire),
+    /// End a tenure by its handle or fingerprint
+    Release(Tenure),
+    /// Make a lease last another ttl from now
+    Extend(Extend),
+    /// Show who holds a lock and who waits for it
+    ///
+    /// Without a name: of every lock that is held. The exit code is 0 whether the lock is held or free.
+    Status(Status),
+    /// List the locks that are held, one per line
+    List,
+    /// Show a lock's ended tenures, newest first
+    Log(Log),
+    /// End what has ended by itself, and delete superseded objects
+    Clean(Clean),
+    /// End a tenure by force, whoever holds it
+    ///
+    /// The journal says who did it and why. Whoever held may work on until it notices: make sure that it doesn't.
+    Break(Break),
+    /// Look for what crashes leave behind, and say what to do
+    ///
+    /// The exit code is 4 while there is a problem that wasn't fixed.
+    Doctor(Doctor),
+    /// Guards the process group of a run. Only `run` starts it.
+    #[command(hide = true)]
+    Guardian,
+}
+
+/// What `run` and `acquire` ask for.
+#[derive(Args, Debug)]
+pub(crate) struct Request {
+    /// The length of the lease [default: 30s]
+    #[arg(long, value_name = "TIME", value_parser = duration::parse)]
+    pub(crate) ttl: Option<Duration>,
+    /// Wait this long at most [default: for ever]
+    #[arg(short = 'w', long, value_name = "TIME", value_parser = duration::parse)]
+    pub(crate) wait: Option<Duration>,
+    /// Don't wait
+    #[arg(short = 'n', long, conflicts_with = "wait")]
+    pub(crate) no_wait: bool,
+    /// Beside other shared holders
+    #[arg(short = 's', long)]
+    pub(crate) shared: bool,
+    /// Higher goes first: each step is worth 30 s of waiting
+    #[arg(long, value_name = "N", default_value_t = 0, allow_negative_numbers = true)]
+    pub(crate) priority: i32,
+    /// A word of your own as the right to extend and release; everybody can read it in the record
+    #[arg(long, value_name = "WORD")]
+    pub(crate) fingerprint: Option<String>,
+    /// Why, for whoever waits and for the journal
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) reason: Option<String>,
+    /// The exit code if the lock is held or the wait times out
+    #[arg(short = 'E', long, value_name = "CODE", default_value_t = 1)]
+    pub(crate) conflict_exit_code: u8,
+    /// Print a line on stderr for each change while waiting
+    #[arg(short = 'v', long)]
+    pub(crate) verbose: bool,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Run {
+    #[command(flatten)]
+    pub(crate) request: Request,
+    /// Stop the command when it has held the lock for this long
+    #[arg(long, value_name = "TIME", value_parser = duration::parse)]
+    pub(crate) max_hold: Option<Duration>,
+    /// The lock
+    pub(crate) name: String,
+    /// The command and its arguments
+    #[arg(required = true, trailing_var_arg = true, value_name = "COMMAND")]
+    pub(crate) command: Vec<OsString>,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Acquire {
+    #[command(flatten)]
+    pub(crate) request: Request,
+    /// The lock
+    pub(crate) name: String,
+}
+
+/// Which tenure is meant.
+#[derive(Args, Debug)]
+pub(crate) struct Tenure {
+    /// The handle that `acquire` printed, or a lock's name together with --fingerprint
+    #[arg(value_name = "HANDLE|NAME")]
+    pub(crate) tenure: Option<String>,
+    /// The word that the lock was acquired with
+    #[arg(long, value_name = "WORD")]
+    pub(crate) fingerprint: Option<String>,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Extend {
+    #[command(flatten)]
+    pub(crate) tenure: Tenure,
+    /// The new length of the lease [default: as it was]
+    #[arg(long, value_name = "TIME", value_parser = duration::parse)]
+    pub(crate) ttl: Option<Duration>,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Status {
+    /// The lock
+    pub(crate) name: Option<String>,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Log {
+    /// How many at most
+    #[arg(short = 'n', long, value_name = "N", default_value_t = 20)]
+    pub(crate) max_count: usize,
+    /// The lock
+    pub(crate) name: String,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Clean {
+    /// Delete superseded objects that are older than this [default: 10m]
+    #[arg(long, value_name = "TIME", value_parser = duration::parse)]
+    pub(crate) grace: Option<Duration>,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Break {
+    /// Only the tenure of this id (see `status --json`)
+    #[arg(long, value_name = "ID")]
+    pub(crate) id: Option<String>,
+    /// Why, for the journal
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) reason: Option<String>,
+    /// The lock
+    pub(crate) name: String,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Doctor {
+    /// Do what is safe
+    #[arg(long)]
+    pub(crate) fix: bool,
+}

@@ -1,0 +1,79 @@
+//! The terminal: which process group has it, as a shell sees to it.
+
+use std::{io::IsTerminal, os::fd::AsFd};
+
+use rustix::{
+    process::Pid,
+    termios::{OptionalActions, Termios, tcgetattr, tcgetpgrp, tcsetattr, tcsetpgrp},
+};
+
+/// The terminal of a run whose stdin is one.
+pub(crate) struct Terminal {
+    /// The group of the run itself.
+    own: Pid,
+    /// The group of its command.
+    group: Pid,
+    /// The modes before the command could change them.
+    modes: Option<Termios>,
+    /// Whether the terminal is given at once, and not when the command asks for it.
+    eager: bool,
+}
+
+impl Terminal {
+    /// The terminal, if stdin is one.
+    pub(crate) fn of(group: u32) -> Option<Terminal> {
+        let input = std::io::stdin();
+        let group = i32::try_from(group).ok().and_then(Pid::from_raw)?;
+        tcgetpgrp(input.as_fd()).ok()?;
+        // In a pipeline the others of the job may need the terminal: `git lock run x -- cmd | less`.
+        let eager = std::io::stdout().is_terminal();
+        Some(Terminal { own: rustix::process::getpgrp(), group, modes: tcgetattr(&input).ok(), eager })
+    }
+
+    /// Whether this job is the one that has the terminal.
+    fn is_ours(&self) -> bool {
+        tcgetpgrp(std::io::stdin().as_fd()).is_ok_and(|group| group == self.own)
+    }
+
+    /// Gives it to the command as it starts or goes on, unless that can wait.
+    pub(crate) fn offer(&self) {
+        if self.eager {
+            self.give();
+        }
+    }
+
+    /// Gives it to the command, if this job has it. Says whether it did.
+    pub(crate) fn give(&self) -> bool {
+        self.is_ours() && set_foreground(self.group)
+    }
+
+    /// Takes it back, if the command has it.
+    pub(crate) fn take_back(&self) {
+        if tcgetpgrp(std::io::stdin().as_fd()).is_ok_and(|group| group == self.group) {
+            set_foreground(self.own);
+        }
+    }
+
+    /// Sets the modes back that a command left behind which was killed.
+    pub(crate) fn mend(&self) {
+        if let Some(modes) = self.modes.as_ref().filter(|_| self.is_ours()) {
+            let _ = tcsetattr(std::io::stdin(), OptionalActions::Drain, modes);
+        }
+    }
+}
+
+/// Makes a group the terminal's foreground group. From the background that is a SIGTTOU, which
+/// would stop this process: it is blocked meanwhile.
+fn set_foreground(group: Pid) -> bool {
+    // SAFETY: the sets are valid to write to and to read, and zeroed is a valid value.
+    unsafe {
+        let mut blocked = std::mem::zeroed::<libc::sigset_t>();
+        let mut before = std::mem::zeroed::<libc::sigset_t>();
+        libc::sigemptyset(&mut blocked);
+        libc::sigaddset(&mut blocked, libc::SIGTTOU);
+        libc::pthread_sigmask(libc::SIG_BLOCK, &blocked, &mut before);
+        let done = tcsetpgrp(std::io::stdin(), group).is_ok();
+        libc::pthread_sigmask(libc::SIG_SETMASK, &before, std::ptr::null_mut());
+        done
+    }
+}
