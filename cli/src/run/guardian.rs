@@ -23,7 +23,7 @@ use rustix::{
     process::{Pid, Signal, WaitId, WaitIdOptions},
 };
 
-use crate::{commands::Exit, failure::Failure, output::tell};
+use crate::{commands::Exit, failure::Failure};
 
 /// What is sent when the run is over. Every other number is the deadline: the time on the boot
 /// clock at which the group has to be gone unless a later one comes before.
@@ -49,7 +49,13 @@ impl Guardian {
         let here = std::path::PathBuf::from("/proc/self/exe");
         let program = if here.exists() { here } else { std::env::current_exe().map_err(failed)? };
         let mut command = Command::new(program);
-        command.arg0("git-lock").arg("guardian").stdin(Stdio::piped()).stdout(Stdio::null()).process_group(0);
+        command
+            .arg0("git-lock")
+            .arg("guardian")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .process_group(0);
         // SAFETY: signal(2) is async-signal-safe, and nothing else happens between fork and exec.
         unsafe {
             command.pre_exec(|| {
@@ -138,7 +144,7 @@ pub(crate) fn main() -> Exit {
     loop {
         let left = deadline.map(|deadline: u64| deadline.saturating_sub(SystemClock.boot_ms()));
         if left == Some(0) {
-            tell("git-lock: the lease could not be renewed in time; the command is killed");
+            // Without a word: the run says why when it goes on.
             kill_group(own);
         }
         timer.sleep(input.as_fd(), left);

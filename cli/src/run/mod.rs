@@ -18,7 +18,7 @@ use gitlock::{
     ErrorCode, LockGuard, LockManager,
     clock::{Clock, SystemClock},
 };
-use libc::{SIGCHLD, SIGCONT, SIGHUP, SIGINT, SIGKILL, SIGQUIT, SIGSTOP, SIGTERM, SIGTSTP, SIGTTIN, SIGTTOU};
+use libc::{SIGCHLD, SIGCONT, SIGHUP, SIGINT, SIGKILL, SIGQUIT, SIGTERM, SIGTSTP, SIGTTIN, SIGTTOU};
 use serde_json::json;
 
 use crate::{
@@ -125,8 +125,7 @@ fn listen(
         if waiting.load(SeqCst) {
             match signal {
                 SIGCHLD if guardian_has_ended() => interrupt.token().cancel(),
-                // SAFETY: raise takes any number. SIGSTOP does what SIGTSTP would have done.
-                SIGTSTP => drop(unsafe { libc::raise(SIGSTOP) }),
+                SIGTSTP => terminal::stop(false),
                 _ if ENDING.contains(&signal) => interrupt.by(signal),
                 _ => {}
             }
@@ -227,11 +226,9 @@ impl Supervisor {
             let _ = self.lease.look(&self.guard);
             self.guardian.tell(self.lease.deadline());
         }
-        // SAFETY: raise takes any number.
-        unsafe {
-            libc::raise(SIGSTOP);
-        }
-        // The SIGCONT that ended the pause comes as an event.
+        terminal::stop(true);
+        // Also where nobody could continue this job, so that it didn't stop.
+        self.go_on();
     }
 
     /// After a pause of this process: the command goes on only if the lock is still held.

@@ -62,6 +62,26 @@ impl Terminal {
     }
 }
 
+/// Stops this process, or with it its whole group (`git` itself in `git lock run`), as Ctrl-Z
+/// would have done. Returns once it goes on; at once where no shell could make it go on, which the
+/// kernel knows: that is why it's the default of SIGTSTP, and not SIGSTOP.
+pub(crate) fn stop(whole_group: bool) {
+    // SAFETY: both actions are valid to read and write, and zeroed (SIG_DFL, no flags) is a valid
+    // one. The signal is dealt with before the sending call returns: raise is for this thread, and
+    // kill prefers the main one, which is the only one that stops the group.
+    unsafe {
+        let default = std::mem::zeroed::<libc::sigaction>();
+        let mut before = std::mem::zeroed::<libc::sigaction>();
+        libc::sigaction(libc::SIGTSTP, &default, &mut before);
+        if whole_group {
+            libc::kill(0, libc::SIGTSTP)
+        } else {
+            libc::raise(libc::SIGTSTP)
+        };
+        libc::sigaction(libc::SIGTSTP, &before, std::ptr::null_mut());
+    }
+}
+
 /// Makes a group the terminal's foreground group. From the background that is a SIGTTOU, which
 /// would stop this process: it is blocked meanwhile.
 fn set_foreground(group: Pid) -> bool {

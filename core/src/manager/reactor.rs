@@ -11,7 +11,7 @@ use crate::{
     error::{Error, Result},
     error_code::ErrorCode,
     lock::{
-        Call, Held, Outcome, Request,
+        Call, Held, Holder, Outcome, Request,
         decide::{Context, decide},
     },
     name::LockName,
@@ -326,7 +326,13 @@ fn check(inner: &Arc<Inner>, tenure: &Arc<TenureState>) -> Option<u64> {
     let now = inner.commits.clock.boot_ms();
     match inner.commits.look(&tenure.name, None) {
         Ok(Snapshot { state, .. }) => match state.held {
-            Held::Record(record) if record.holder(&tenure.id).is_some() => {}
+            Held::Record(record) if record.holder(&tenure.id).is_some() => {
+                let boot = crate::clock::boot_id();
+                let ours = |holder: &&Holder| holder.end.as_ref().is_some_and(|end| *end.boot == *boot);
+                if let Some(holder) = record.holder(&tenure.id).filter(ours) {
+                    tenure.shortened(holder);
+                }
+            }
             // A record that can't be read for a moment may be read at the next renewal.
             Held::Opaque(_) => {}
             // Its own release looks like this too.
@@ -387,6 +393,10 @@ impl WaitedFor {
             sleeper.watch_processes(status);
         }
         self.next = self.next_look(inner, status.as_ref(), now);
+        // A killed group takes a moment to be gone, and then nothing tells of it: look again, less and less often.
+        if let Some(since) = status.as_ref().and_then(|status| sleeper.lingers_since(status)) {
+            self.next = self.next.min(now + now.saturating_sub(since).max(2));
+        }
     }
 
     /// Ends what has ended by itself, claims what was granted, and takes lost places again, until

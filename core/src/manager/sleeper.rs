@@ -36,6 +36,8 @@ pub(super) struct Sleeper {
     timer: Option<OwnedFd>,
     /// Owners of locks that are waited for, by pid.
     processes: HashMap<u32, OwnedFd>,
+    /// Those that have died, and when. A zombie whose group works on would wake this thread again and again.
+    gone: HashMap<u32, u64>,
     process_died: bool,
 }
 
@@ -51,7 +53,14 @@ impl Sleeper {
     pub(super) fn new() -> io::Result<(Sleeper, Arc<Waker>)> {
         let (woken, waker) =
             rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC | rustix::pipe::PipeFlags::NONBLOCK)?;
-        let sleeper = Sleeper { woken, watch: None, timer: timer(), processes: HashMap::new(), process_died: false };
+        let sleeper = Sleeper {
+            woken,
+            watch: None,
+            timer: timer(),
+            processes: HashMap::new(),
+            gone: HashMap::new(),
+            process_died: false,
+        };
         Ok((sleeper, Arc::new(Waker(waker))))
     }
 
@@ -63,23 +72,30 @@ impl Sleeper {
     pub(super) fn watch_processes(&mut self, status: &LockStatus) {
         for holder in &status.holders {
             let claim = &holder.holder.claim;
-            let local = claim
-                .process
-                .as_ref()
-                .is_some_and(|process| *process.boot == *clock::boot_id() && process.group.is_none());
-            let watchable = claim.bound == Bound::Process && local && holder.liveness == crate::lock::Liveness::Alive;
-            if watchable
-                && self.processes.len() < MOST_PROCESSES
-                && let std::collections::hash_map::Entry::Vacant(place) = self.processes.entry(claim.pid)
-                && let Some(descriptor) = process_descriptor(claim.pid)
+            let local = claim.process.as_ref().filter(|process| *process.boot == *clock::boot_id());
+            let watchable = claim.bound == Bound::Process && holder.liveness == crate::lock::Liveness::Alive;
+            let Some(process) = local.filter(|_| watchable) else { continue };
+            let pid = watched(claim.pid, process.group);
+            if self.processes.len() < MOST_PROCESSES
+                && !self.gone.contains_key(&pid)
+                && let std::collections::hash_map::Entry::Vacant(place) = self.processes.entry(pid)
+                && let Some(descriptor) = process_descriptor(pid)
             {
                 place.insert(descriptor);
             }
         }
     }
 
+    /// Since when the leader of a process group is dead that still works under this lock.
+    pub(super) fn lingers_since(&self, status: &LockStatus) -> Option<u64> {
+        let claims = status.holders.iter().map(|holder| &holder.holder.claim);
+        let groups = claims.filter_map(|claim| Some(watched(claim.pid, claim.process.as_ref()?.group)));
+        groups.filter_map(|pid| self.gone.get(&pid).copied()).max()
+    }
+
     pub(super) fn forget_processes(&mut self) {
         self.processes.clear();
+        self.gone.clear();
     }
 
     /// Sleeps until something happens, or until this time on the boot clock.
@@ -117,6 +133,7 @@ impl Sleeper {
         drop(polled);
         for pid in dead {
             self.processes.remove(&pid);
+            self.gone.insert(pid, clock.boot_ms());
             self.process_died = true;
         }
     }
@@ -128,6 +145,11 @@ impl Sleeper {
         let changes = self.watch.as_mut().map(|watch| watch.changes()).unwrap_or_default();
         Woken { changes, process_died: std::mem::take(&mut self.process_died) }
     }
+}
+
+/// Whose death is worth a look: of a process group its leader's. Its owner's says too little.
+fn watched(pid: u32, group: Option<u32>) -> u32 {
+    group.unwrap_or(pid)
 }
 
 #[cfg(target_os = "linux")]
