@@ -15,6 +15,7 @@ use std::{
 
 use gitlock::{
     RefName,
+    clock::{Clock, SystemClock},
     store::{
         Object, Oid, RefStore,
         files::{FilesOptions, FilesStore},
@@ -148,4 +149,46 @@ fn the_harness_follows_threads_and_leaves_children_alone() {
     let mut shell = Command::new("sh");
     shell.args(["-c", "git --version >&2; exit 7"]).stderr(Stdio::null());
     assert_eq!(run_until(&mut shell, 100_000).expect("it ends before that").code(), Some(7));
+}
+
+/// The whole way of a lock, queueing included, with the owner killed everywhere on it: whoever
+/// comes next on this host has the lock at once, with nothing done by hand, and tokens grow.
+#[test]
+fn an_owner_killed_anywhere_leaves_a_lock_that_can_be_had_at_once() {
+    let repo = Repo::new();
+    let mut options = gitlock::Options::default();
+    options.lock_timeout = Duration::from_secs(2);
+    let manager = gitlock::LockManager::open_with(repo.path(), options).unwrap();
+    for held in [false, true] {
+        let mut last = 0;
+        let guard = std::cell::RefCell::new(None);
+        let command = || {
+            if held {
+                let first = manager.lock("x").ttl(Duration::from_secs(600)).acquire().unwrap();
+                // Released while the other queues, or before it comes: both are met.
+                *guard.borrow_mut() = Some(std::thread::spawn(move || {
+                    SystemClock.pause(Duration::from_millis(8));
+                    first.release().unwrap();
+                }));
+            }
+            let mut command = Command::new(env!("CARGO_BIN_EXE_lock_actor"));
+            command.arg(repo.path()).arg("x").stderr(Stdio::inherit());
+            command
+        };
+        let (kills, status) = for_every_syscall(command, |number| {
+            if let Some(release) = guard.borrow_mut().take() {
+                release.join().unwrap();
+            }
+            let guard = manager.lock("x").acquire_now().unwrap_or_else(|error| panic!("killed at {number}: {error:?}"));
+            assert!(guard.token() > last, "killed at {number}: the token {} after {last}", guard.token());
+            last = guard.token();
+            guard.release().unwrap();
+            if number % 50 == 0 {
+                repo.assert_sound();
+            }
+        });
+        assert!(status.success() && kills > 50, "{kills} kills, then {status}");
+        println!("{}: {kills} kills", if held { "held by another at first" } else { "free" });
+        repo.assert_sound();
+    }
 }
