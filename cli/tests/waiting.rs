@@ -58,7 +58,10 @@ fn a_killed_waiter_of_a_run_is_passed_over() {
     queued(&repo, "build", 1);
     let next = Running::start(&mut lock(&repo, &["run", "build", "--", "echo", "served"]));
     queued(&repo, "build", 2);
+    let record: Value = serde_json::from_str(&repo.git(&["cat-file", "-p", "refs/gitvan/locks/build"])).unwrap();
+    let guardian = u32::try_from(record["queue"][0]["process"]["group"].as_u64().unwrap()).unwrap();
     killed.signal(libc::SIGKILL);
+    eventually("its guardian is gone too", || !gitlock::process::group_works(guardian));
     ok(&repo, &["release", handle.trim()]);
     let output = next.end();
     assert_eq!(out(&output), "served\n", "{}", err(&output));
