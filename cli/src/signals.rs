@@ -70,7 +70,12 @@ impl Interrupt {
     pub(crate) fn failure(&self, name: &str) -> Option<Failure> {
         match self.signal.load(SeqCst) {
             0 => None,
-            signal => Some(Failure::signal(signal, format!("the wait for the lock {name} was ended by a signal"))),
+            signal => Some(ended(name, signal)),
         }
     }
+}
+
+/// The end by a signal before the lock was put to use.
+pub(crate) fn ended(name: &str, signal: i32) -> Failure {
+    Failure::signal(signal, format!("the wait for the lock {name} was ended by a signal"))
 }

@@ -257,6 +257,50 @@ fn control_z_stops_the_job_and_fg_goes_on() {
 }
 
 #[test]
+fn a_job_whose_stdin_is_no_terminal_stops_and_goes_on_too() {
+    let repo = Repo::new();
+    let script = "set -m; git-lock run build -- sh -c 'echo ready; until [ -e go ]; do sleep 0.05; done; \
+                  read x < /dev/tty; echo got $x' < /dev/null; echo stopped; touch go; fg; echo over $?";
+    let mut terminal = Pty::start(&repo, script);
+    terminal.shows("ready");
+    terminal.press(b"\x1a");
+    terminal.shows("stopped");
+    terminal.press(b"hello\n");
+    terminal.shows("got hello");
+    terminal.shows("over 0");
+    assert_eq!(terminal.end(), Some(0));
+}
+
+#[test]
+fn a_command_that_is_stopped_by_hand_keeps_its_lock() {
+    let repo = Repo::new();
+    let run = Running::start(&mut lock(
+        &repo,
+        &["run", "--ttl", "500ms", "build", "--", "sh", "-c", "echo $$ > pid; exec sleep 1000"],
+    ));
+    let pid: i32 = line_of(&repo.path().join("pid")).parse().unwrap();
+    send(pid, libc::SIGSTOP);
+    pause(1_200);
+    assert_eq!(status(&repo, "build")["held"], true);
+    send(pid, libc::SIGCONT);
+    run.signal(libc::SIGTERM);
+    let output = run.end();
+    assert_eq!((output.status.code(), err(&output).as_str()), (Some(143), ""));
+}
+
+#[test]
+fn a_run_in_a_run_dies_with_it() {
+    let repo = Repo::new();
+    let inner = format!("{} run inner -- sh -c 'echo $$ > pid; exec sleep 1000'", env!("CARGO_BIN_EXE_git-lock"));
+    let run = Running::start(&mut lock(&repo, &["run", "outer", "--", "sh", "-c", &inner]));
+    let pid: i32 = line_of(&repo.path().join("pid")).parse().unwrap();
+    run.signal(libc::SIGKILL);
+    eventually("the innermost command is dead", || !runs(pid));
+    ok(&repo, &["run", "--wait", "30s", "inner", "--", "true"]);
+    ok(&repo, &["run", "--wait", "30s", "outer", "--", "true"]);
+}
+
+#[test]
 fn control_z_where_nobody_could_say_fg_stops_nothing() {
     let repo = Repo::new();
     // The shell leads the session and has no job control, so its group is an orphan.

@@ -59,13 +59,9 @@ fn a_killed_waiter_of_a_run_is_passed_over() {
     let next = Running::start(&mut lock(&repo, &["run", "build", "--", "echo", "served"]));
     queued(&repo, "build", 2);
     let record: Value = serde_json::from_str(&repo.git(&["cat-file", "-p", "refs/gitvan/locks/build"])).unwrap();
-    let group = i32::try_from(record["queue"][0]["process"]["group"].as_i64().unwrap()).unwrap();
+    let guardian = u32::try_from(record["queue"][0]["process"]["group"].as_u64().unwrap()).unwrap();
     killed.signal(libc::SIGKILL);
-    // Its guardian ends itself, and until then the owner isn't provably dead.
-    // SAFETY: signal 0 only asks.
-    while unsafe { libc::killpg(group, 0) } == 0 {
-        pause(5);
-    }
+    eventually("its guardian is gone too", || !gitlock::process::group_works(guardian));
     ok(&repo, &["release", handle.trim()]);
     let output = next.end();
     assert_eq!(out(&output), "served\n", "{}", err(&output));

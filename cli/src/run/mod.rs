@@ -76,8 +76,16 @@ pub(crate) fn run(manager: &LockManager, asked: &Run, json: bool) -> Exit {
             return Err(failure);
         }
     };
-    // What came while there was no command to tell.
-    while events.try_recv().is_ok() {}
+    // What came while there was no command to tell. What came to end it came after the wait.
+    for event in events.try_iter() {
+        if let Event::Signal(signal) = event
+            && ENDING.contains(&signal)
+        {
+            guard.release()?;
+            guardian.dismiss();
+            return Err(signals::ended(&asked.name, signal));
+        }
+    }
     let lost = sender.clone();
     guard.on_lost(move |error| {
         let _ = lost.send(Event::Lost(error.to_string()));
@@ -220,7 +228,11 @@ impl Supervisor {
             self.guardian.signal_group(SIGCONT);
             return;
         }
-        terminal.take_back();
+        let by_hand = !matches!(signal, SIGTSTP | SIGTTIN | SIGTTOU);
+        if !terminal.take_back() && by_hand {
+            // Not this job's doing, and in nobody's way: the lock is held on.
+            return;
+        }
         // Whoever is stopped can't renew: the pause begins with a whole lease.
         if self.guard.extend(None).is_ok() {
             let _ = self.lease.look(&self.guard);

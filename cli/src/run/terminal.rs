@@ -1,14 +1,15 @@
 //! The terminal: which process group has it, as a shell sees to it.
 
-use std::{io::IsTerminal, os::fd::AsFd};
+use std::{fs::File, io::IsTerminal};
 
 use rustix::{
     process::Pid,
     termios::{OptionalActions, Termios, tcgetattr, tcgetpgrp, tcsetattr, tcsetpgrp},
 };
 
-/// The terminal of a run whose stdin is one.
+/// The controlling terminal of a run.
 pub(crate) struct Terminal {
+    device: File,
     /// The group of the run itself.
     own: Pid,
     /// The group of its command.
@@ -20,19 +21,19 @@ pub(crate) struct Terminal {
 }
 
 impl Terminal {
-    /// The terminal, if stdin is one.
+    /// The terminal, if there is one: also when neither stdin nor stdout is it, for Ctrl-Z and for
+    /// what opens /dev/tty to ask a password.
     pub(crate) fn of(group: u32) -> Option<Terminal> {
-        let input = std::io::stdin();
+        let device = File::options().read(true).write(true).open("/dev/tty").ok()?;
         let group = i32::try_from(group).ok().and_then(Pid::from_raw)?;
-        tcgetpgrp(input.as_fd()).ok()?;
+        let modes = tcgetattr(&device).ok();
         // In a pipeline the others of the job may need the terminal: `git lock run x -- cmd | less`.
-        let eager = std::io::stdout().is_terminal();
-        Some(Terminal { own: rustix::process::getpgrp(), group, modes: tcgetattr(&input).ok(), eager })
+        let eager = std::io::stdin().is_terminal() && std::io::stdout().is_terminal();
+        Some(Terminal { device, own: rustix::process::getpgrp(), group, modes, eager })
     }
 
-    /// Whether this job is the one that has the terminal.
-    fn is_ours(&self) -> bool {
-        tcgetpgrp(std::io::stdin().as_fd()).is_ok_and(|group| group == self.own)
+    fn is_with(&self, group: Pid) -> bool {
+        tcgetpgrp(&self.device).is_ok_and(|present| present == group)
     }
 
     /// Gives it to the command as it starts or goes on, unless that can wait.
@@ -44,20 +45,18 @@ impl Terminal {
 
     /// Gives it to the command, if this job has it. Says whether it did.
     pub(crate) fn give(&self) -> bool {
-        self.is_ours() && set_foreground(self.group)
+        self.is_with(self.own) && set_foreground(&self.device, self.group)
     }
 
-    /// Takes it back, if the command has it.
-    pub(crate) fn take_back(&self) {
-        if tcgetpgrp(std::io::stdin().as_fd()).is_ok_and(|group| group == self.group) {
-            set_foreground(self.own);
-        }
+    /// Takes it back, if the command has it. Says whether it did.
+    pub(crate) fn take_back(&self) -> bool {
+        self.is_with(self.group) && set_foreground(&self.device, self.own)
     }
 
     /// Sets the modes back that a command left behind which was killed.
     pub(crate) fn mend(&self) {
-        if let Some(modes) = self.modes.as_ref().filter(|_| self.is_ours()) {
-            let _ = tcsetattr(std::io::stdin(), OptionalActions::Drain, modes);
+        if let Some(modes) = self.modes.as_ref().filter(|_| self.is_with(self.own)) {
+            let _ = tcsetattr(&self.device, OptionalActions::Drain, modes);
         }
     }
 }
@@ -84,7 +83,7 @@ pub(crate) fn stop(whole_group: bool) {
 
 /// Makes a group the terminal's foreground group. From the background that is a SIGTTOU, which
 /// would stop this process: it is blocked meanwhile.
-fn set_foreground(group: Pid) -> bool {
+fn set_foreground(device: &File, group: Pid) -> bool {
     // SAFETY: the sets are valid to write to and to read, and zeroed is a valid value.
     unsafe {
         let mut blocked = std::mem::zeroed::<libc::sigset_t>();
@@ -92,7 +91,7 @@ fn set_foreground(group: Pid) -> bool {
         libc::sigemptyset(&mut blocked);
         libc::sigaddset(&mut blocked, libc::SIGTTOU);
         libc::pthread_sigmask(libc::SIG_BLOCK, &blocked, &mut before);
-        let done = tcsetpgrp(std::io::stdin(), group).is_ok();
+        let done = tcsetpgrp(device, group).is_ok();
         libc::pthread_sigmask(libc::SIG_SETMASK, &before, std::ptr::null_mut());
         done
     }

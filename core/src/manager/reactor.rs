@@ -384,7 +384,7 @@ impl WaitedFor {
         if let Some(status) = &status {
             let changed = before.is_none() || before != self.known.as_ref().and_then(|known| known.lock);
             self.waits.iter_mut().for_each(|wait| wait.tell_progress(status, changed));
-            sleeper.watch_processes(status);
+            sleeper.watch_processes(status, now);
         }
         self.next = self.next_look(inner, status.as_ref(), now);
         // A killed group takes a moment to be gone, and then nothing tells of it: look again, less and less often.

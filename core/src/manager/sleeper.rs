@@ -69,7 +69,7 @@ impl Sleeper {
     }
 
     /// Notices the death of the processes that hold this lock.
-    pub(super) fn watch_processes(&mut self, status: &LockStatus) {
+    pub(super) fn watch_processes(&mut self, status: &LockStatus, now: u64) {
         for holder in &status.holders {
             let claim = &holder.holder.claim;
             let local = claim.process.as_ref().filter(|process| *process.boot == *clock::boot_id());
@@ -79,9 +79,12 @@ impl Sleeper {
             if self.processes.len() < MOST_PROCESSES
                 && !self.gone.contains_key(&pid)
                 && let std::collections::hash_map::Entry::Vacant(place) = self.processes.entry(pid)
-                && let Some(descriptor) = process_descriptor(pid)
             {
-                place.insert(descriptor);
+                match process_descriptor(pid) {
+                    Some(descriptor) => drop(place.insert(descriptor)),
+                    // Dead already, and its group only about to be.
+                    None => drop(self.gone.insert(pid, now)),
+                }
             }
         }
     }
