@@ -184,3 +184,38 @@ fn a_bounded_journal_keeps_the_newest() {
     assert!(manager.log("x", 100).unwrap().len() >= 3);
     repo.assert_sound();
 }
+
+#[test]
+fn many_guards_are_all_renewed() {
+    let repo = Repo::new();
+    let manager = manager(&repo);
+    let threads: Vec<_> = (0..64)
+        .map(|number| {
+            let manager = manager.clone();
+            thread::spawn(move || {
+                thread::sleep(Duration::from_millis(number * 7));
+                let guard = manager.lock(&format!("lock-{number}")).ttl(Duration::from_secs(2)).acquire().unwrap();
+                thread::sleep(Duration::from_secs(5));
+                assert!(!guard.is_lost(), "lock-{number}");
+                guard.release().unwrap();
+            })
+        })
+        .collect();
+    threads.into_iter().for_each(|thread| thread.join().unwrap());
+    repo.assert_sound();
+}
+
+#[test]
+fn a_lease_that_is_not_renewed_is_told_lost_before_anybody_may_end_it() {
+    let repo = Repo::new();
+    let (manager, other) = (manager(&repo), manager(&repo));
+    let guard = manager.lock("x").fingerprint("mine").ttl(Duration::from_millis(500)).acquire().unwrap();
+    let (sender, lost) = mpsc::channel();
+    guard.on_lost(move |error| sender.send(error.code()).unwrap());
+    let next = thread::spawn(move || other.lock("x").acquire().unwrap());
+    assert_eq!(lost.recv_timeout(Duration::from_secs(60)).unwrap(), ErrorCode::LockLost);
+    assert!(guard.is_lost());
+    assert_eq!(guard.extend(None).unwrap_err().code(), ErrorCode::LockLost);
+    drop(guard);
+    next.join().unwrap().release().unwrap();
+}

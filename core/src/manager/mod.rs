@@ -474,12 +474,10 @@ impl Inner {
         self.commits.submit(name, request, &self.actor())
     }
 
-    /// Makes the guard of a tenure, and has it renewed if it is to be.
+    /// Makes the guard of a tenure, and has the background thread watch over it.
     fn adopt(self: &Arc<Self>, tenure: TenureState) -> LockGuard {
         let tenure = Arc::new(tenure);
-        if tenure.renews {
-            self.reactor.touch(self, &tenure);
-        }
+        self.reactor.touch(self, &tenure);
         LockGuard::new(self.clone(), tenure)
     }
 

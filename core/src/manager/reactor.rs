@@ -52,6 +52,8 @@ struct State {
     dirty: bool,
     /// Until when the thread sleeps, on the boot clock.
     sleeps_until: u64,
+    /// The earliest that anything asked for since the thread's turn began has to be looked at.
+    earliest: u64,
 }
 
 impl Reactor {
@@ -102,6 +104,7 @@ impl Reactor {
     fn with_thread(&self, inner: &Arc<Inner>, change: impl FnOnce(&mut State) -> u64) {
         let mut state = self.lock();
         let needed_at = change(&mut state);
+        state.earliest = state.earliest.min(needed_at);
         if state.waker.is_none() {
             match start(inner) {
                 Ok(waker) => state.waker = Some(waker),
@@ -165,15 +168,17 @@ impl World {
     fn run(mut self, inner: &Weak<Inner>) {
         loop {
             let Some(inner) = inner.upgrade() else { return };
-            let until = self.turn(&inner);
+            inner.reactor().lock().earliest = u64::MAX;
+            let until = self.turn(&inner).unwrap_or(u64::MAX);
             let clock = inner.commits.clock.clone();
-            inner.reactor().lock().sleeps_until = until.unwrap_or(u64::MAX);
-            // What came since the turn began would otherwise sleep with it.
-            if !inner.reactor().lock().incoming.is_empty() {
-                continue;
-            }
+            let until = {
+                // In one step: what came since the turn began has woken nobody.
+                let mut state = inner.reactor().lock();
+                state.sleeps_until = until.min(state.earliest);
+                state.sleeps_until
+            };
             drop(inner);
-            self.sleeper.sleep(until, &*clock);
+            self.sleeper.sleep((until != u64::MAX).then_some(until), &*clock);
         }
     }
 
