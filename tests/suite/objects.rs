@@ -1,0 +1,95 @@
+//! The objects behind locks and journals: what is superseded goes, what is pruned comes back.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::disallowed_methods)]
+
+use std::{fs, path::PathBuf, time::Duration};
+
+use gitlock::{LockManager, Options};
+use gitlock_tests::git::Repo;
+
+fn open(repo: &Repo, keep: Option<u32>) -> LockManager {
+    let mut options = Options::default();
+    options.keep = keep;
+    LockManager::open_with(repo.path(), options).unwrap()
+}
+
+fn loose(repo: &Repo) -> usize {
+    repo.git(&["count-objects"]).split(' ').next().unwrap().parse().unwrap()
+}
+
+fn object_file(repo: &Repo, name: &str) -> PathBuf {
+    let id = repo.git(&["rev-parse", name]);
+    repo.git_dir().join("objects").join(&id[..2]).join(&id[2..])
+}
+
+#[test]
+fn after_a_sweep_only_the_journal_is_left() {
+    for (keep, most) in [(None, 302), (Some(10), 22), (Some(1), 3)] {
+        let repo = Repo::with(&[]);
+        let manager = open(&repo, keep);
+        for _ in 0..300 {
+            manager.lock("x").acquire().unwrap().release().unwrap();
+        }
+        assert!(loose(&repo) > 500 || keep.is_some(), "the control: there is something to sweep");
+        let cleaned = manager.clean(Some(Duration::ZERO)).unwrap();
+        assert!(cleaned.objects_deleted >= 300, "{cleaned:?}");
+        assert!(loose(&repo) <= most, "keep {keep:?}: {} objects", loose(&repo));
+        repo.assert_sound();
+    }
+}
+
+#[test]
+fn nothing_is_swept_that_somebody_may_still_need() {
+    let repo = Repo::new();
+    let manager = open(&repo, None);
+    let guard = manager.lock("x").acquire().unwrap();
+    repo.git(&["tag", "kept", "refs/gitvan/locks/x"]);
+    guard.release().unwrap();
+    let held = manager.lock("y").acquire().unwrap();
+    held.extend(None).unwrap();
+    // The grace period isn't over.
+    assert_eq!(manager.clean(None).unwrap().objects_deleted, 0);
+    manager.clean(Some(Duration::ZERO)).unwrap();
+    repo.git(&["cat-file", "-e", "kept"]);
+    repo.git(&["cat-file", "-e", "refs/gitvan/locks/y"]);
+    held.release().unwrap();
+    repo.assert_sound();
+    // A repository that deletes no objects.
+    let precious = Repo::new();
+    precious.git(&["config", "core.repositoryFormatVersion", "1"]);
+    precious.git(&["config", "extensions.preciousObjects", "true"]);
+    let manager = open(&precious, Some(1));
+    manager.lock("x").acquire().unwrap().release().unwrap();
+    assert_eq!(manager.clean(Some(Duration::ZERO)).unwrap().objects_deleted, 0);
+}
+
+#[test]
+fn a_pruned_record_comes_back_and_its_holder_keeps_it() {
+    let repo = Repo::new();
+    let guard = open(&repo, None).lock("x").ttl(Duration::from_secs(600)).acquire().unwrap();
+    let record = object_file(&repo, "refs/gitvan/locks/x");
+    fs::remove_file(&record).unwrap();
+    // Whoever looks, in whatever process, writes it again.
+    let status = open(&repo, None).status("x").unwrap();
+    assert_eq!(status.holders[0].holder.claim.id, guard.id());
+    assert!(record.is_file());
+    repo.assert_sound();
+    guard.release().unwrap();
+}
+
+#[test]
+fn pruned_commits_of_a_journal_come_back() {
+    let repo = Repo::new();
+    let manager = open(&repo, None);
+    for _ in 0..5 {
+        manager.lock("x").acquire().unwrap().release().unwrap();
+    }
+    // The tip, one in the middle, and the tree that they all have.
+    let files = ["refs/gitvan/journal/x", "refs/gitvan/journal/x~2", "refs/gitvan/journal/x^{tree}"];
+    let files = files.map(|name| object_file(&repo, name));
+    files.iter().for_each(|file| fs::remove_file(file).unwrap());
+    manager.lock("x").acquire().unwrap().release().unwrap();
+    manager.close();
+    assert!(files.iter().all(|file| file.is_file()));
+    assert_eq!(manager.log("x", 99).unwrap().len(), 6);
+    repo.assert_sound();
+}
