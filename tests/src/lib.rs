@@ -6,4 +6,5 @@ pub mod git;
 pub mod gix_locks;
 #[cfg(target_os = "linux")]
 pub mod killpoints;
+pub mod model;
 pub mod packer;

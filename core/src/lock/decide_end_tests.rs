@@ -293,3 +293,18 @@ fn the_end_of_several_tenures_is_one_swap_with_an_entry_each() {
     let edits = lab.decide(&[Request::Reap]).edits;
     assert!(matches!(&edits[..], [Edit::Journal { entries, .. }, Edit::Remove { .. }] if entries.len() == 2));
 }
+
+/// Found by the model: a cancel that ended a dead holder's tenure, was granted the lock by that,
+/// gave it back, and was cut off between the journal and the record.
+#[test]
+fn a_waiter_whose_grant_and_end_were_half_finished_is_not_granted_again() {
+    let mut lab = Lab::new();
+    lab.ask_all(&[exclusive("a"), exclusive("b"), exclusive("c")]);
+    lab.dies("a");
+    let half = lab.decide(&[cancel("b")]);
+    lab.apply(&half.edits, 1);
+    assert_eq!(lab.waiters(), ["b", "c"], "the record still says so");
+    lab.ask(Request::Reap);
+    assert_eq!((lab.holders(), lab.waiters().len()), (vec!["c".to_owned()], 0));
+    assert_eq!(lab.causes(), [("a", "owner died"), ("b", "cancelled")]);
+}

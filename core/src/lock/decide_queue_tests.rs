@@ -72,6 +72,20 @@ fn a_newcomer_never_overtakes() {
 }
 
 #[test]
+fn a_newcomer_that_is_first_by_its_priority_does_not_wait_for_nothing() {
+    let newcomer = |priority, wait| asks(claim("c", Mode::Shared), priority, wait);
+    for wait in [None, Some(Wait::default())] {
+        let mut lab = Lab::new();
+        lab.ask_all(&[shared("reader"), exclusive("writer")]);
+        granted(lab.ask(newcomer(1, wait.clone())));
+        assert_eq!((lab.left("c"), lab.waiters()), (TTL, vec!["writer".to_owned()]));
+        let mut lab = Lab::new();
+        lab.ask_all(&[shared("reader"), exclusive("writer")]);
+        assert!(!matches!(lab.ask(newcomer(0, wait)), Outcome::Granted(_)), "of the same rank it comes second");
+    }
+}
+
+#[test]
 fn who_has_an_old_place_gets_it_back() {
     let mut lab = Lab::new();
     lab.ask(exclusive("a"));

@@ -80,6 +80,9 @@ impl<'a> Work<'a> {
                 at += 1;
             }
         }
+        if !self.fault(Fault::IgnoreJournalTip) {
+            self.finish_waiters();
+        }
         at = 0;
         while let Some(holder) = self.record.holders.get(at) {
             let fact = facts.of(&holder.claim.id);
@@ -112,6 +115,15 @@ impl<'a> Work<'a> {
             }
         });
         self.hand_over();
+    }
+
+    /// Drops waiters that the journal's tip calls ended: whoever wrote it had granted to them and
+    /// ended that too, and then crashed before the record told of either.
+    fn finish_waiters(&mut self) {
+        let ended = &self.journal.ended;
+        let over = self.record.queue.iter().map(|waiter| &waiter.claim.id).filter(|id| ended.contains(id));
+        self.finished.extend(over.cloned());
+        self.drop_waiters(|waiter| ended.contains(&waiter.claim.id).then_some("ended already"));
     }
 
     fn drop_waiters(&mut self, why: impl Fn(&Waiter) -> Option<&'static str>) {
@@ -292,9 +304,14 @@ impl<'a> Work<'a> {
             return Outcome::Refused(Refusal::TokensExhausted);
         }
         let now = self.context.now;
-        let nobody_first = self.record.queue.is_empty() || self.fault(Fault::NewcomerOvertakes);
-        if nobody_first && self.fits(claim.mode) {
-            let waited = place.map_or(0, |place| now.wall.saturating_sub(place.since));
+        let waited = place.map_or(0, |place| now.wall.saturating_sub(place.since));
+        let place = place.unwrap_or_else(|| {
+            let since = queue::arrival(&self.record, now.wall);
+            let rank = if self.fault(Fault::NoAgeing) { -i64::from(priority) } else { queue::rank(since, priority) };
+            Place { rank, since }
+        });
+        let nobody_first = self.record.queue.first().is_none_or(|first| place.rank < first.rank);
+        if (nobody_first || self.fault(Fault::NewcomerOvertakes)) && self.fits(claim.mode) {
             return Outcome::Granted(self.grant(claim.clone(), claim.ttl, waited, false));
         }
         let Some(wait) = wait else {
@@ -303,11 +320,6 @@ impl<'a> Work<'a> {
         if self.record.queue.len() >= MAX_WAITERS {
             return Outcome::Refused(Refusal::QueueFull);
         }
-        let place = place.unwrap_or_else(|| {
-            let since = queue::arrival(&self.record, now.wall);
-            let rank = if self.fault(Fault::NoAgeing) { -i64::from(priority) } else { queue::rank(since, priority) };
-            Place { rank, since }
-        });
         let (until, end) = wait.until.clone().unzip();
         let waiter = Waiter { claim: claim.clone(), priority, rank: place.rank, since: place.since, until, end };
         if is_late(&waiter, now, self.context.policy) {

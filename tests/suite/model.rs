@@ -1,0 +1,55 @@
+//! The rules, explored in worlds small enough for every test run; `cargo run --release --bin model`
+//! explores larger ones.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::collections::BTreeSet;
+
+use gitlock::lock::fault::{Fault, Faults};
+use gitlock_tests::model::{Invariant, RULES, explore, scenarios, small};
+
+#[test]
+fn every_invariant_holds_in_every_state() {
+    for scenario in small() {
+        let report = explore(&scenario, Faults::NONE).unwrap();
+        assert!(report.found.is_none(), "{}: {:#?}", scenario.name, report.found);
+        assert!(report.states > 1_000, "{}: only {} states", scenario.name, report.states);
+    }
+}
+
+#[test]
+fn a_rule_left_out_is_noticed() {
+    for (fault, invariant) in [
+        (Fault::ReleaseWithoutProof, Invariant::Exclusion),
+        (Fault::ExclusiveBesideShared, Invariant::Exclusion),
+        (Fault::NewcomerOvertakes, Invariant::ServedInOrder),
+        (Fault::NoAgeing, Invariant::ServedInOrder),
+        (Fault::DropQueueOnRelease, Invariant::NoLostWaiter),
+        (Fault::CancelLeavesGrant, Invariant::NoGrantToTheGone),
+        (Fault::GrantDeadWaiters, Invariant::NoGrantToTheGone),
+        (Fault::KeepDeadQueue, Invariant::NoGrantToTheGone),
+        (Fault::IgnoreJournalTip, Invariant::EndedStaysEnded),
+        (Fault::NoHandOver, Invariant::RefMeansHeld),
+    ] {
+        let found: BTreeSet<Invariant> = small()
+            .iter()
+            .filter(|scenario| scenario.catches.contains(&fault) || fault == Fault::NoHandOver)
+            .filter_map(|scenario| explore(scenario, Faults::only(fault)).unwrap().found)
+            .map(|found| found.invariant)
+            .collect();
+        assert!(found.contains(&invariant), "{}: {found:?}", fault.as_str());
+    }
+}
+
+/// Each rule's fault has a world that was made for it, and no other fault is left out unseen.
+#[test]
+fn every_fault_of_a_rule_has_its_world() {
+    let stores = |fault: &&Fault| {
+        ["FastDelete", "SlowDelete", "Packed", "NoCompare", "Break"].iter().any(|of| fault.as_str().starts_with(of))
+    };
+    let rules: Vec<&Fault> = Fault::ALL.iter().filter(|fault| !stores(fault)).collect();
+    assert_eq!(rules, RULES.iter().collect::<Vec<_>>());
+    let worlds = scenarios(false);
+    for fault in RULES {
+        assert!(worlds.iter().any(|world| world.catches.contains(fault)), "{}", fault.as_str());
+    }
+}
