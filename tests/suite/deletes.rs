@@ -8,10 +8,11 @@ use std::{
         Arc, Mutex,
         atomic::{AtomicBool, AtomicU64, Ordering::SeqCst},
     },
+    time::Duration,
 };
 
 use gitlock::{
-    RefName,
+    ErrorCode, RefName,
     lock::fault::{Fault, Faults},
     store::{
         Oid, RefStore, Transacted,
@@ -136,6 +137,52 @@ fn each_step_of_the_fast_delete_is_needed() {
 #[test]
 fn the_slow_delete_needs_its_lock() {
     assert_ne!(come_backs(Fault::SlowDeleteWithoutLock).0, 0);
+}
+
+/// A pack-refs has read the ref and hangs, so that nobody can say whether the ref will come back.
+#[test]
+fn a_deletion_that_cannot_be_made_for_certain_is_undone() {
+    let repo = Repo::with(&[]);
+    let (lock, journal) = (name("undone"), RefName::foreign("refs/gitvan/journal/undone"));
+    let id = put(&open(repo.path()), &lock, None, blob("held"));
+    let mut packer = Packer::new(&repo.git_dir());
+    let mut gaps = 0;
+    let clock = ScriptedClock::new(move |pause| {
+        gaps += usize::from(pause == Pause::Gap);
+        // Between the choice of the fast way and the unlink.
+        if pause == Pause::Gap && gaps == 1 {
+            assert!(packer.lock());
+            packer.read();
+        }
+    });
+    let options = FilesOptions {
+        clock: Arc::new(clock),
+        faults: Faults::only(HARMLESS),
+        lock_timeout: Duration::from_millis(200),
+        ..FilesOptions::default()
+    };
+    let store = FilesStore::open(repo.path(), &options).unwrap();
+    let error = store.transact(&[edit(&lock, Some(id), None)]).unwrap_err();
+    assert_eq!(error.code(), ErrorCode::RepositoryBusy, "{error}");
+    assert_eq!(open(repo.path()).read(&lock).unwrap(), Some(id), "it is there, as everybody believes");
+    fs::remove_file(repo.git_dir().join("packed-refs.lock")).unwrap();
+    // Where an edit before it was made, that is said too: the outcome has to be read.
+    let mut packer = Packer::new(&repo.git_dir());
+    let mut gaps = 0;
+    let clock = ScriptedClock::new(move |pause| {
+        gaps += usize::from(pause == Pause::Gap);
+        if pause == Pause::Gap && gaps == 1 {
+            assert!(packer.lock());
+        }
+    });
+    let store = FilesStore::open(repo.path(), &FilesOptions { clock: Arc::new(clock), ..options }).unwrap();
+    let edits = [edit(&journal, None, Some(blob("ended"))), edit(&lock, Some(id), None)];
+    assert_eq!(store.transact(&edits).unwrap(), Transacted::Unknown);
+    let fresh = open(repo.path());
+    assert_eq!((fresh.read(&lock).unwrap(), fresh.read(&journal).unwrap().is_some()), (Some(id), true));
+    fs::remove_file(repo.git_dir().join("packed-refs.lock")).unwrap();
+    remove(&fresh, &lock, id);
+    repo.assert_sound();
 }
 
 /// A ref is packed, and pruned, while a creation of it waits for its lock.

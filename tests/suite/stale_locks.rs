@@ -224,10 +224,20 @@ fn a_breaker_looks_whether_the_name_is_still_that_file() {
 
 #[test]
 fn two_breakers_never_both_win() {
-    let report = breakers::run(2_000);
+    let report = breakers::run(2_000, Faults::NONE);
     println!("{report:?}");
     assert_eq!((report.two_winners, report.no_winner), (0, 0));
     assert!(report.wins.iter().all(|wins| *wins > 20), "the control: both take part: {report:?}");
+}
+
+/// And the same harness sees it when a breaker doesn't look.
+#[test]
+fn two_breakers_that_do_not_look_both_win() {
+    for fault in [Fault::BreakWithoutInodeCheck, Fault::BreakWithoutFlock] {
+        let report = breakers::run(200, Faults::only(fault));
+        println!("{}: {report:?}", fault.as_str());
+        assert!(report.two_winners + report.no_winner > 0, "{}: {report:?}", fault.as_str());
+    }
 }
 
 // ---------------------------------------------------------------- Git's own

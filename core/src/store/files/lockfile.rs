@@ -15,7 +15,7 @@
 
 use std::{
     fs, io,
-    os::fd::{AsFd, OwnedFd},
+    os::fd::OwnedFd,
     path::{Path, PathBuf},
     sync::{
         Arc,
@@ -40,6 +40,8 @@ use crate::{
     },
 };
 
+use super::shared::Shared;
+
 /// The sticky bit, which means nothing on a file on Linux: this `.lock` was made under flock.
 const MARK: u32 = 0o1000;
 
@@ -50,8 +52,8 @@ pub(super) struct LockRules {
     pub(super) timeout: Duration,
     /// How old one of Git's own must be before it counts as left behind.
     pub(super) stale_age: Duration,
-    /// What `core.sharedRepository` adds to a file's permissions.
-    pub(super) shared: u32,
+    /// What `core.sharedRepository` makes of permissions.
+    pub(super) shared: Shared,
     /// Whether to sync what is written.
     pub(super) durable: bool,
     pub(super) clock: Arc<dyn Clock>,
@@ -177,7 +179,7 @@ fn create(target: &Path, path: &Path, rules: &LockRules) -> rustix::io::Result<O
         match create_once(parent, path, rules) {
             // Git removes empty folders at any time, between any two of our steps.
             Err(Errno::NOENT) => match fs::create_dir_all(parent) {
-                Ok(()) => share_dirs(parent, rules.shared),
+                Ok(()) => rules.shared.folders(parent),
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 Err(error) => return Err(Errno::from_io_error(&error).unwrap_or(Errno::IO)),
             },
@@ -191,7 +193,7 @@ fn create_once(parent: &Path, path: &Path, rules: &LockRules) -> rustix::io::Res
     let mode = Mode::from_raw_mode(0o666 | MARK);
     match unnamed(parent, mode) {
         Ok(file) => {
-            widen(&file, rules.shared)?;
+            rules.shared.file(&file)?;
             if rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
                 return create_unmarked(path, rules);
             }
@@ -236,7 +238,9 @@ fn create_by_link(parent: &Path, path: &Path, mode: Mode, rules: &LockRules) -> 
     let hidden = parent.join(format!(".gitlock-{}", uuid::Uuid::new_v4()));
     let file = rustix::fs::open(&hidden, OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC, mode)?;
     // O_CREAT drops the sticky bit on some systems.
-    let marked = widen(&file, rules.shared)
+    let marked = rules
+        .shared
+        .file(&file)
         .and_then(|()| rustix::fs::fstat(&file))
         .and_then(|stat| rustix::fs::fchmod(&file, Mode::from_raw_mode((stat.st_mode & 0o777) | MARK)))
         .and_then(|()| rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive));
@@ -253,36 +257,8 @@ fn create_by_link(parent: &Path, path: &Path, mode: Mode, rules: &LockRules) -> 
 fn create_unmarked(path: &Path, rules: &LockRules) -> rustix::io::Result<OwnedFd> {
     let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
     let file = rustix::fs::open(path, flags, Mode::from_raw_mode(0o666))?;
-    widen(&file, rules.shared)?;
+    rules.shared.file(&file)?;
     Ok(file)
-}
-
-/// Lets the group, or everybody, at a file, as `core.sharedRepository` says.
-pub(super) fn widen(file: impl AsFd, shared: u32) -> rustix::io::Result<()> {
-    if shared == 0 {
-        return Ok(());
-    }
-    let mode = rustix::fs::fstat(&file)?.st_mode & 0o7777;
-    let wide = mode | (shared & 0o666);
-    if wide == mode { Ok(()) } else { rustix::fs::fchmod(&file, Mode::from_raw_mode(wide)) }
-}
-
-/// Lets the group, or everybody, into folders that were made, as `core.sharedRepository` says.
-pub(super) fn share_dirs(dir: &Path, shared: u32) {
-    dir.ancestors().take_while(|dir| !dir.ends_with("refs")).for_each(|dir| share_dir(dir, shared));
-}
-
-pub(super) fn share_dir(dir: &Path, shared: u32) {
-    use std::os::unix::fs::PermissionsExt;
-    if shared == 0 {
-        return;
-    }
-    // Whoever reads may enter, and what is made inside stays with the group, as Git does it.
-    let enter = (shared & 0o444) >> 2;
-    if let Ok(meta) = fs::metadata(dir) {
-        let mode = meta.permissions().mode() | shared | enter | 0o2000;
-        let _ = fs::set_permissions(dir, fs::Permissions::from_mode(mode));
-    }
 }
 
 // ---------------------------------------------------------------- stale ones

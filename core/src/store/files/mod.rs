@@ -13,6 +13,7 @@ mod open;
 mod packed;
 mod recent;
 mod refs;
+mod shared;
 mod sweep;
 mod watch;
 
@@ -118,7 +119,7 @@ impl FilesStore {
         let path = folder.join(name);
         if !folder.is_dir() {
             fs::create_dir_all(&folder)?;
-            lockfile::share_dir(&folder, self.rules.shared);
+            self.rules.shared.path(&folder);
         }
         Ok(path)
     }
@@ -127,7 +128,7 @@ impl FilesStore {
     fn open_state_file(&self, name: &str, options: &fs::OpenOptions) -> io::Result<fs::File> {
         let file = options.open(self.state_file(name)?)?;
         // Another user's file can't be changed, and needn't be.
-        let _ = lockfile::widen(&file, self.rules.shared);
+        let _ = self.rules.shared.file(&file);
         Ok(file)
     }
 

@@ -1,6 +1,6 @@
 //! Objects, read and written by gix.
 
-use std::{os::unix::fs::PermissionsExt, sync::PoisonError};
+use std::sync::PoisonError;
 
 use gix::objs::{Exists as _, Write as _};
 
@@ -27,24 +27,15 @@ impl FilesStore {
                 None => Error::new(ErrorCode::Io, format!("{what}: {error}")),
             }
         })?;
-        if self.rules.shared == 0 && !self.rules.durable {
+        if self.rules.shared.is_off() && !self.rules.durable {
             return Ok(());
         }
         let path = self.loose.object_path(&id);
-        let done = (|| {
-            if self.rules.shared != 0 {
-                // gix leaves permissions to the umask; other users of the repository must be able
-                // to read the object, and to write into the folder that may have been made for it.
-                let read = self.rules.shared & 0o444;
-                let mode = std::fs::metadata(&path)?.permissions().mode() | read;
-                std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode))?;
-                if let Some(folder) = path.parent() {
-                    let mode =
-                        std::fs::metadata(folder)?.permissions().mode() | self.rules.shared | (read >> 2) | 0o2000;
-                    // Another user's folder can't be changed, and needn't be.
-                    let _ = std::fs::set_permissions(folder, std::fs::Permissions::from_mode(mode));
-                }
-            }
+        let done: std::io::Result<()> = (|| {
+            // gix leaves permissions to the umask; other users of the repository must be able to
+            // read the object, and to write into the folder that may have been made for it.
+            self.rules.shared.path(&path);
+            path.parent().into_iter().for_each(|folder| self.rules.shared.path(folder));
             if self.rules.durable {
                 std::fs::File::open(&path)?.sync_all()?;
                 lockfile::sync_parent(&path)?;

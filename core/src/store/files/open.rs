@@ -14,7 +14,8 @@ use crate::{
 };
 
 use super::{
-    FilesOptions, FilesStore, Settings, lockfile::LockRules, packed::PackedRefs, recent::Recent, sweep::Spool,
+    FilesOptions, FilesStore, Settings, lockfile::LockRules, packed::PackedRefs, recent::Recent, shared::Shared,
+    sweep::Spool,
 };
 
 /// The extensions that change nothing about where refs and objects are.
@@ -48,12 +49,11 @@ impl FilesStore {
         let hash = repo.object_hash();
         let settings = settings(&config)?;
         let durable = options.durable || settings.durable.unwrap_or(false);
-        let shared =
-            shared_mode(&config.string("core.sharedRepository").map(|value| value.to_string()).unwrap_or_default());
+        let shared = config.string("core.sharedRepository").map(|value| value.to_string()).unwrap_or_default();
         let rules = LockRules {
             timeout: options.lock_timeout,
             stale_age: settings.stale_lock_age_ms.map_or(options.stale_lock_age, std::time::Duration::from_millis),
-            shared,
+            shared: Shared::from_config(&shared),
             durable,
             boot_started: clock::boot_started_at(&options.clock.now()),
             clock: options.clock.clone(),
@@ -180,14 +180,4 @@ fn settings(config: &gix::config::Snapshot<'_>) -> Result<Settings> {
         stale_lock_age_ms: number("gitlock.staleLockAge")?,
         max_clock_skew_ms: number("gitlock.maxClockSkew")?,
     })
-}
-
-/// The permission bits that `core.sharedRepository` adds (git-config).
-fn shared_mode(value: &str) -> u32 {
-    match value.to_ascii_lowercase().as_str() {
-        "" | "umask" | "false" | "no" | "off" | "0" => 0,
-        "group" | "true" | "yes" | "on" | "1" => 0o660,
-        "all" | "world" | "everybody" | "2" => 0o664,
-        octal => u32::from_str_radix(octal.trim_start_matches("0o"), 8).unwrap_or(0) & 0o666,
-    }
 }

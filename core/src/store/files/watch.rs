@@ -4,13 +4,15 @@ use std::path::Path;
 
 use crate::{error::Result, store::Watch};
 
+use super::shared::Shared;
+
 #[cfg(target_os = "linux")]
-pub(super) fn start(folder: &Path, shared: u32) -> Result<Box<dyn Watch>> {
+pub(super) fn start(folder: &Path, shared: Shared) -> Result<Box<dyn Watch>> {
     linux::start(folder, shared)
 }
 
 #[cfg(not(target_os = "linux"))]
-pub(super) fn start(folder: &Path, _shared: u32) -> Result<Box<dyn Watch>> {
+pub(super) fn start(folder: &Path, _shared: Shared) -> Result<Box<dyn Watch>> {
     use crate::{error::Error, error_code::ErrorCode};
     Err(Error::new(ErrorCode::Unsupported, format!("{} is polled on this system", folder.display())))
 }
@@ -28,18 +30,18 @@ mod linux {
 
     use crate::{
         error::{Error, Result},
-        store::{Changes, Watch, files::lockfile},
+        store::{Changes, Watch, files::shared::Shared},
     };
 
     struct Inotify {
         queue: OwnedFd,
         folder: PathBuf,
-        /// What `core.sharedRepository` adds to the permissions of a folder that is made.
-        shared: u32,
+        /// What `core.sharedRepository` makes of the permissions of a folder.
+        shared: Shared,
         armed: bool,
     }
 
-    pub(super) fn start(folder: &Path, shared: u32) -> Result<Box<dyn Watch>> {
+    pub(super) fn start(folder: &Path, shared: Shared) -> Result<Box<dyn Watch>> {
         let queue = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK)
             .map_err(|error| Error::io("can't start to watch for changes", error.into()))?;
         let mut watch = Inotify { queue, folder: folder.to_owned(), shared, armed: false };
@@ -61,7 +63,7 @@ mod linux {
                 if fs::create_dir_all(&self.folder).is_err() {
                     return; // read-only, or in the way: polling finds out
                 }
-                lockfile::share_dirs(&self.folder, self.shared);
+                self.shared.folders(&self.folder);
             }
         }
     }
