@@ -392,6 +392,10 @@ impl WaitedFor {
             sleeper.watch_processes(status, now);
         }
         self.next = self.next_look(inner, status.as_ref(), now);
+        // Whoever held has ended since the reading that found nothing to do.
+        if status.as_ref().is_some_and(|status| !status.is_held()) {
+            self.next = self.next.min(now + 1);
+        }
         // A killed group takes a moment to be gone, and then nothing tells of it: look again, less and less often.
         if let Some(since) = status.as_ref().and_then(|status| sleeper.lingers_since(status)) {
             self.next = self.next.min(now + now.saturating_sub(since).max(2));
