@@ -1,6 +1,6 @@
 //! The rules of locking, as pure functions: no clock, no randomness, no I/O.
 //!
-//! [`decide`] takes what is known of some locks, what somebody wants, and the time, and says what
+//! [`decide()`] takes what is known of some locks, what somebody wants, and the time, and says what
 //! to write, what that means for who asked, and until when nothing changes by itself. Everything
 //! else in this crate only carries its decisions out.
 
