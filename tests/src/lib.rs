@@ -7,3 +7,5 @@ pub mod gix_locks;
 #[cfg(target_os = "linux")]
 pub mod killpoints;
 pub mod packer;
+#[cfg(target_os = "linux")]
+pub mod torture;
