@@ -8,3 +8,5 @@ pub mod gix_locks;
 pub mod killpoints;
 pub mod model;
 pub mod packer;
+#[cfg(target_os = "linux")]
+pub mod torture;
