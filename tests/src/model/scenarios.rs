@@ -102,7 +102,7 @@ pub fn scenarios(full: bool) -> Vec<Scenario> {
         machines(3 + more),
         observers(3 + more),
         half_finished(1 + more),
-        dead_queue(7),
+        dead_queue(6 + more),
         lasting_tenures(3 + more),
         writers(2 + more, 1 + u8::from(full)),
         readers(2 + more, 1 + u8::from(full)),
@@ -112,7 +112,7 @@ pub fn scenarios(full: bool) -> Vec<Scenario> {
 
 /// A few worlds that are explored in a moment.
 pub fn small() -> Vec<Scenario> {
-    vec![stranger(3), ageing(2), readers(0, 1), half_finished(0), dead_queue(7)]
+    vec![stranger(2), ageing(2), readers(0, 1), half_finished(0), dead_queue(6)]
 }
 
 /// Three who exclude each other, with everything that may go wrong.
