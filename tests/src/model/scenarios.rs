@@ -222,8 +222,8 @@ fn machines(ticks: u16) -> Scenario {
 fn observers(ticks: u16) -> Scenario {
     let clients = [
         Actor { boot: "first", set_back_at: Some(1), extends: 2, extends_by: 2 * TICK, ..WRITER },
-        Actor { boot: "second", boot_lead: 5_000_000, wall_lead: 7_000, ttl: 2 * TICK, ..WRITER },
-        Actor { boot: "third", boot_lead: 9_000_000, wall_lead: -7_000, ttl: 2 * TICK, ..WRITER },
+        Actor { boot: "first", set_back_at: Some(1), ttl: 2 * TICK, ..WRITER },
+        Actor { boot: "second", boot_lead: 9_000_000, wall_lead: -7_000, ttl: 2 * TICK, ..WRITER },
     ];
     let scenario = scenario("observers", ticks, &clients, &[Fault::NoSafetyMargin]);
     Scenario { timely: false, observed: true, window: 4 * TICK, ..scenario }
