@@ -102,7 +102,7 @@ pub fn scenarios(full: bool) -> Vec<Scenario> {
         machines(3 + more),
         observers(3 + more),
         half_finished(1 + more),
-        dead_queue(7),
+        dead_queue(6 + more),
         lasting_tenures(3 + more),
         writers(2 + more, 1 + u8::from(full)),
         readers(2 + more, 1 + u8::from(full)),
@@ -112,7 +112,7 @@ pub fn scenarios(full: bool) -> Vec<Scenario> {
 
 /// A few worlds that are explored in a moment.
 pub fn small() -> Vec<Scenario> {
-    vec![stranger(3), ageing(2), readers(0, 1), half_finished(0), dead_queue(7)]
+    vec![stranger(2), ageing(2), readers(0, 1), half_finished(0), dead_queue(6)]
 }
 
 /// Three who exclude each other, with everything that may go wrong.
@@ -222,8 +222,8 @@ fn machines(ticks: u16) -> Scenario {
 fn observers(ticks: u16) -> Scenario {
     let clients = [
         Actor { boot: "first", set_back_at: Some(1), extends: 2, extends_by: 2 * TICK, ..WRITER },
-        Actor { boot: "second", boot_lead: 5_000_000, wall_lead: 7_000, ttl: 2 * TICK, ..WRITER },
-        Actor { boot: "third", boot_lead: 9_000_000, wall_lead: -7_000, ttl: 2 * TICK, ..WRITER },
+        Actor { boot: "first", set_back_at: Some(1), ttl: 2 * TICK, ..WRITER },
+        Actor { boot: "second", boot_lead: 9_000_000, wall_lead: -7_000, ttl: 2 * TICK, ..WRITER },
     ];
     let scenario = scenario("observers", ticks, &clients, &[Fault::NoSafetyMargin]);
     Scenario { timely: false, observed: true, window: 4 * TICK, ..scenario }
