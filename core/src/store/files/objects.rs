@@ -19,14 +19,20 @@ use super::{FilesStore, lockfile};
 impl FilesStore {
     pub(super) fn write_object(&self, object: &Encoded) -> Result<()> {
         let id = object::to_gix(&object.id);
-        let written = self.loose.write_buf_with_known_id(object.kind, &object.bytes, id);
-        written.map_err(|error| {
+        let mut tries = 0;
+        loop {
+            let Err(error) = self.loose.write_buf_with_known_id(object.kind, &object.bytes, id) else { break };
             let what = format!("can't write an object to {}", self.loose.path().display());
-            match io_cause(&error) {
-                Some(cause) => Error::io(what, cause),
-                None => Error::new(ErrorCode::Io, format!("{what}: {error}")),
+            let Some(cause) = io_cause(&error) else {
+                return Err(Error::new(ErrorCode::Io, format!("{what}: {error}")));
+            };
+            // `git prune` and `git gc` remove empty folders at any time, also between gix's making
+            // one and putting the object there.
+            tries += 1;
+            if cause.kind() != std::io::ErrorKind::NotFound || tries > 100 {
+                return Err(Error::io(what, cause));
             }
-        })?;
+        }
         if self.rules.shared.is_off() && !self.rules.durable {
             return Ok(());
         }
