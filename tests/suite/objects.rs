@@ -93,3 +93,27 @@ fn pruned_commits_of_a_journal_come_back() {
     assert_eq!(manager.log("x", 99).unwrap().len(), 6);
     repo.assert_sound();
 }
+
+#[test]
+fn a_folder_that_git_prune_removes_is_made_again() {
+    let repo = Repo::with(&[]);
+    let (stop, objects) =
+        (std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false)), repo.git_dir().join("objects"));
+    let stopped = stop.clone();
+    // As `git prune` does with every folder that it finds empty.
+    let pruner = std::thread::spawn(move || {
+        while !stopped.load(std::sync::atomic::Ordering::SeqCst) {
+            for folder in 0..=255 {
+                let _ = fs::remove_dir(objects.join(format!("{folder:02x}")));
+            }
+        }
+    });
+    let manager = open(&repo, None);
+    for _ in 0..1_000 {
+        manager.lock("x").acquire().unwrap().release().unwrap();
+        manager.clean(Some(Duration::ZERO)).unwrap();
+    }
+    stop.store(true, std::sync::atomic::Ordering::SeqCst);
+    pruner.join().unwrap();
+    repo.assert_sound();
+}
