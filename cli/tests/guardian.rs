@@ -164,11 +164,13 @@ fn a_lock_that_was_released_under_a_run_is_lost() {
 }
 
 #[test]
-fn a_lease_made_shorter_by_its_handle_is_renewed_in_time() {
+fn a_ttl_made_shorter_by_its_handle_costs_a_run_nothing() {
     let repo = Repo::new();
-    let script = format!("{} extend --ttl 600ms && sleep 3", env!("CARGO_BIN_EXE_git-lock"));
+    let script = "git-lock extend --ttl 600ms && sleep 2 && git-lock status build";
+    let script = script.replace("git-lock", env!("CARGO_BIN_EXE_git-lock"));
     let output = done(&repo, &["run", "--ttl", "1h", "build", "--", "sh", "-c", &script]);
     assert_eq!((output.status.code(), err(&output).as_str()), (Some(0), ""));
+    assert!(out(&output).starts_with("build: held"), "{}", out(&output));
 }
 
 /// Makes every write of the lock's ref wait, as a hung Git process would.

@@ -99,14 +99,6 @@ impl TenureState {
         self.lease_end.store(lease_end(holder), SeqCst);
     }
 
-    /// Takes in that whoever has the handle made the lease shorter. Never longer: what was read may
-    /// be older than the last renewal.
-    pub(super) fn shortened(&self, holder: &Holder) {
-        if lease_end(holder) < self.lease_end.load(SeqCst) {
-            self.prolonged(holder);
-        }
-    }
-
     /// The boot time at which the guard counts itself lost, before anybody may end the lease.
     pub(super) fn lost_at(&self, inner: &Inner) -> u64 {
         let margin = safety_margin(self.ttl(), inner.commits.policy.faults);

@@ -11,7 +11,7 @@ use crate::{
     error::{Error, Result},
     error_code::ErrorCode,
     lock::{
-        Call, Held, Holder, Outcome, Request,
+        Call, Held, Outcome, Request,
         decide::{Context, decide},
     },
     name::LockName,
@@ -326,13 +326,7 @@ fn check(inner: &Arc<Inner>, tenure: &Arc<TenureState>) -> Option<u64> {
     let now = inner.commits.clock.boot_ms();
     match inner.commits.look(&tenure.name, None) {
         Ok(Snapshot { state, .. }) => match state.held {
-            Held::Record(record) if record.holder(&tenure.id).is_some() => {
-                let boot = crate::clock::boot_id();
-                let ours = |holder: &&Holder| holder.end.as_ref().is_some_and(|end| *end.boot == *boot);
-                if let Some(holder) = record.holder(&tenure.id).filter(ours) {
-                    tenure.shortened(holder);
-                }
-            }
+            Held::Record(record) if record.holder(&tenure.id).is_some() => {}
             // A record that can't be read for a moment may be read at the next renewal.
             Held::Opaque(_) => {}
             // Its own release looks like this too.
