@@ -392,14 +392,21 @@ impl WaitedFor {
             sleeper.watch_processes(status, now);
         }
         self.next = self.next_look(inner, status.as_ref(), now);
-        // Whoever held has ended since the reading that found nothing to do.
-        if status.as_ref().is_some_and(|status| !status.is_held()) {
+        if status.as_ref().is_some_and(|status| self.has_ended_since(status)) {
             self.next = self.next.min(now + 1);
         }
         // A killed group takes a moment to be gone, and then nothing tells of it: look again, less and less often.
         if let Some(since) = status.as_ref().and_then(|status| sleeper.lingers_since(status)) {
             self.next = self.next.min(now + now.saturating_sub(since).max(2));
         }
+    }
+
+    /// Whether somebody has ended since the reading that found nothing to do: the status knows of
+    /// deaths that are newer, and shows what the lock will be.
+    fn has_ended_since(&self, status: &LockStatus) -> bool {
+        let Some(Held::Record(record)) = self.known.as_ref().map(|known| &known.state.held) else { return false };
+        let still = |id: &str| status.holders.iter().any(|held| held.holder.claim.id == id);
+        record.holders.iter().any(|holder| !still(&holder.claim.id))
     }
 
     /// Ends what has ended by itself, claims what was granted, and takes lost places again, until
