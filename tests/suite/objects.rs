@@ -117,3 +117,25 @@ fn a_folder_that_git_prune_removes_is_made_again() {
     pruner.join().unwrap();
     repo.assert_sound();
 }
+
+#[test]
+fn notes_that_a_stopped_process_holds_hold_nobody_up() {
+    let repo = Repo::with(&[]);
+    fs::create_dir(repo.git_dir().join("gitlock")).unwrap();
+    let notes = fs::File::create(repo.git_dir().join("gitlock/superseded")).unwrap();
+    rustix::fs::flock(&notes, rustix::fs::FlockOperation::LockExclusive).unwrap();
+    let (sender, done) = std::sync::mpsc::channel();
+    let manager = open(&repo, None);
+    let worker = std::thread::spawn(move || {
+        for _ in 0..600 {
+            manager.lock("x").acquire().unwrap().release().unwrap();
+        }
+        manager.close();
+        drop(manager);
+        sender.send(()).unwrap();
+    });
+    done.recv_timeout(Duration::from_secs(120)).expect("nobody waits for the notes");
+    worker.join().unwrap();
+    drop(notes);
+    repo.assert_sound();
+}

@@ -132,6 +132,24 @@ impl FilesStore {
         Ok(file)
     }
 
+    /// Opens one of gitlock's own notes, locked against every other process. Never waits long: what
+    /// is noted is only good to have, and whoever holds it may be stopped.
+    fn lock_notes(&self, name: &str) -> io::Result<LockedNotes> {
+        let options = fs::File::options().create(true).truncate(false).read(true).write(true).clone();
+        for round in 0..10 {
+            // A child that inherited the descriptor would keep the lock for as long as it lives.
+            let no_fork = crate::fork::NoFork::enter();
+            let file = self.open_state_file(name, &options)?;
+            if rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive).is_ok() {
+                return Ok(LockedNotes { file, _no_fork: no_fork });
+            }
+            drop(file);
+            drop(no_fork);
+            self.rules.clock.pause(Duration::from_micros(50 << (round / 2)));
+        }
+        Err(io::ErrorKind::WouldBlock.into())
+    }
+
     /// Writes the edits' objects. The caller holds the refs' locks and has compared them, so that a
     /// conflict leaves no object behind: one that a lost race wrote may be the very commit that the
     /// winner wrote, and must not be swept.
@@ -148,6 +166,13 @@ impl FilesStore {
         }
         Ok(ids)
     }
+}
+
+/// Notes that no other process can touch while this lives.
+struct LockedNotes {
+    file: fs::File,
+    // Last, so that the descriptor is closed before a fork may go on.
+    _no_fork: crate::fork::NoFork,
 }
 
 impl RefStore for FilesStore {

@@ -195,11 +195,9 @@ fn write_again(store: &FilesStore, entry: &Entry<'_>) -> bool {
 /// For how long a ref has been seen at this object, in milliseconds of this boot's clock: kept in
 /// a file, so that one-shot commands don't start over.
 pub(super) fn sighting(store: &FilesStore, name: &RefName, id: &Oid) -> Option<u64> {
-    use rustix::fs::FlockOperation;
     let now = store.rules.clock.now();
-    let options = File::options().create(true).truncate(false).read(true).write(true).clone();
-    let mut file = store.open_state_file("sightings", &options).ok()?;
-    rustix::fs::flock(&file, FlockOperation::LockExclusive).ok()?;
+    let mut notes = store.lock_notes("sightings").ok()?;
+    let file = &mut notes.file;
     let mut text = String::new();
     file.read_to_string(&mut text).ok()?;
     let key = format!("{name} {id}");

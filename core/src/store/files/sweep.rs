@@ -6,14 +6,12 @@
 
 use std::{
     collections::HashSet,
-    fs::{self, File},
+    fs,
     io::{self, Read, Seek, Write},
     os::unix::fs::MetadataExt,
     sync::{Mutex, PoisonError},
     time::Duration,
 };
-
-use rustix::fs::FlockOperation;
 
 use crate::{
     clock,
@@ -22,6 +20,9 @@ use crate::{
 };
 
 use super::FilesStore;
+
+/// The file of the notes, in gitlock's own folder.
+const NOTES: &str = "superseded";
 
 /// How many notes a process gathers before it writes them down.
 const GATHER: usize = 256;
@@ -62,7 +63,7 @@ impl Spool {
         let now = store.rules.clock.now().wall;
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         state.gathered.extend(objects.iter().map(|id| (now, *id)));
-        if state.gathered.len() >= GATHER {
+        if state.gathered.len().is_multiple_of(GATHER) {
             write_down(store, &mut state.gathered);
         }
     }
@@ -73,7 +74,7 @@ impl Spool {
         let due = {
             let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
             write_down(store, &mut state.gathered);
-            let size = fs::metadata(store.common_dir().join("gitlock/superseded")).map_or(0, |meta| meta.size());
+            let size = fs::metadata(store.common_dir().join("gitlock").join(NOTES)).map_or(0, |meta| meta.size());
             let due = size >= WORTH_A_SWEEP && state.last_run.is_none_or(|last| now.saturating_sub(last) >= INTERVAL);
             if due {
                 state.last_run = Some(now);
@@ -111,26 +112,23 @@ fn write_down(store: &FilesStore, gathered: &mut Vec<(u64, Oid)>) {
     if gathered.is_empty() {
         return;
     }
-    let text: String = gathered.drain(..).map(|(at, id)| format!("{at} {id}\n")).collect();
-    let written = open(store).and_then(|mut file| {
-        file.seek(io::SeekFrom::End(0))?;
-        file.write_all(text.as_bytes())
+    let text: String = gathered.iter().map(|(at, id)| format!("{at} {id}\n")).collect();
+    let written = store.lock_notes(NOTES).and_then(|mut notes| {
+        notes.file.seek(io::SeekFrom::End(0))?;
+        notes.file.write_all(text.as_bytes())
     });
-    if let Err(error) = written {
-        tracing::debug!(%error, "superseded objects are left to `git gc`");
+    match written {
+        // Somebody is at it: next time. They don't gather for ever.
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock && gathered.len() < 64 * GATHER => return,
+        Err(error) => tracing::debug!(%error, "superseded objects are left to `git gc`"),
+        Ok(()) => {}
     }
-}
-
-/// The notes, locked against every other process.
-fn open(store: &FilesStore) -> io::Result<File> {
-    let options = File::options().create(true).truncate(false).read(true).write(true).clone();
-    let file = store.open_state_file("superseded", &options)?;
-    rustix::fs::flock(&file, FlockOperation::LockExclusive)?;
-    Ok(file)
+    gathered.clear();
 }
 
 fn sweep(store: &FilesStore, grace: u64) -> io::Result<Swept> {
-    let mut file = open(store)?;
+    let mut locked = store.lock_notes(NOTES)?;
+    let file = &mut locked.file;
     let mut text = String::new();
     file.read_to_string(&mut text)?;
     let now = store.rules.clock.now().wall;
@@ -159,7 +157,7 @@ fn sweep(store: &FilesStore, grace: u64) -> io::Result<Swept> {
         file.set_len(0)?;
         file.write_all(rest.as_bytes())?;
     }
-    drop(file);
+    drop(locked);
     let mut deleted = 0;
     if !due.is_empty() {
         let referred = referred_to(store)?;
