@@ -18,13 +18,35 @@ use super::{FilesStore, lockfile};
 
 impl FilesStore {
     pub(super) fn write_object(&self, object: &Encoded) -> Result<()> {
+        let gone = |error: &std::io::Error| error.kind() == std::io::ErrorKind::NotFound;
+        for _ in 0..100 {
+            match self.write_object_once(object) {
+                // `git prune` and `git gc` remove the folders they find empty, at any time: between
+                // making one and putting the object there, too.
+                Err((_, Some(cause))) if gone(&cause) && self.loose.path().is_dir() => {}
+                Err((what, Some(cause))) => return Err(Error::io(what, cause)),
+                Err((what, None)) => return Err(Error::new(ErrorCode::Io, what)),
+                Ok(()) => return Ok(()),
+            }
+        }
+        Err(Error::new(
+            ErrorCode::Io,
+            format!(
+                "can't write an object to {}: its folders vanish as soon as they are made",
+                self.loose.path().display()
+            ),
+        ))
+    }
+
+    /// What went wrong, in words, and the I/O error behind it.
+    fn write_object_once(&self, object: &Encoded) -> std::result::Result<(), (String, Option<std::io::Error>)> {
         let id = object::to_gix(&object.id);
         let written = self.loose.write_buf_with_known_id(object.kind, &object.bytes, id);
         written.map_err(|error| {
             let what = format!("can't write an object to {}", self.loose.path().display());
             match io_cause(&error) {
-                Some(cause) => Error::io(what, cause),
-                None => Error::new(ErrorCode::Io, format!("{what}: {error}")),
+                Some(cause) => (what, Some(cause)),
+                None => (format!("{what}: {error}"), None),
             }
         })?;
         if self.rules.shared == 0 && !self.rules.durable {
@@ -51,7 +73,7 @@ impl FilesStore {
             }
             Ok(())
         })();
-        done.map_err(|error| Error::io(format_args!("can't finish the object {}", path.display()), error))
+        done.map_err(|error| (format!("can't finish the object {}", path.display()), Some(error)))
     }
 
     pub(super) fn has_object(&self, id: &Oid) -> bool {
