@@ -78,7 +78,7 @@ impl Worker {
         if shared {
             request = request.shared();
         }
-        let answer = if self.random.one_in(4) {
+        let answer = if !self.random.one_in(4) {
             request.try_acquire()
         } else if self.random.one_in(8) {
             // One that gives up, in a queue that goes on without it.
@@ -92,7 +92,10 @@ impl Worker {
         };
         match answer {
             Ok(Some(guard)) => return Some(guard),
-            Ok(None) => self.witness.count("turned-away"),
+            Ok(None) => {
+                self.witness.count("turned-away");
+                self.random.pause_below(500);
+            }
             Err(error) => {
                 self.witness.fault(&format!("acquire failed: {} {error}", error.code().as_str()));
                 pause(50);
@@ -142,13 +145,14 @@ impl Worker {
     pub(crate) fn command_line(&mut self) {
         let Some(git_lock) = self.git_lock.clone() else { return };
         while !self.scene.is_over() {
+            // Its processes are dear: the library is to get most of the machine.
+            self.random.pause_below(300_000);
             if self.random.one_in(2) {
                 self.run_under_lock(&git_lock);
             } else {
                 self.acquire_and_release(&git_lock);
             }
             self.witness.flush();
-            self.rest();
         }
     }
 
