@@ -15,11 +15,11 @@ use crate::{
     error_code::ErrorCode,
     fork,
     handle::LockHandle,
-    lock::{Holder, Mode, Outcome, Request, decide::Tenure, expiry::safety_margin},
+    lock::{Holder, Mode, Outcome, Refusal, Request, decide::Tenure, expiry::safety_margin},
     name::LockName,
 };
 
-use super::Inner;
+use super::{Inner, wait::refused};
 
 type LostFn = Box<dyn FnOnce(&Error) + Send>;
 
@@ -246,6 +246,7 @@ impl LockGuard {
                 self.inner.reactor().touch(&self.inner, &self.tenure);
                 Ok(())
             }
+            Outcome::Refused(refusal @ Refusal::Opaque(_)) => Err(refused(&self.tenure.name, refusal)),
             _ => {
                 self.tenure.lose(TAKEN_AWAY);
                 Err(lost_error(&self.tenure.name, TAKEN_AWAY))
@@ -275,6 +276,10 @@ impl LockGuard {
         match answer {
             Ok(Outcome::Released(_)) if !told_lost => Ok(()),
             Err(error) if !told_lost => Err(error),
+            // Nobody can tell, so nobody says that it is lost.
+            Ok(Outcome::Refused(refusal @ Refusal::Opaque(_))) if !told_lost => {
+                Err(refused(&self.tenure.name, refusal))
+            }
             _ => {
                 self.tenure.lose(TAKEN_AWAY);
                 let why = self.tenure.why_lost().unwrap_or_else(|| TAKEN_AWAY.to_owned());

@@ -11,7 +11,7 @@ use crate::{
     error::{Error, Result},
     error_code::ErrorCode,
     lock::{
-        Call, Held, Outcome, Request,
+        Call, Held, Outcome, Refusal, Request,
         decide::{Context, decide},
     },
     name::LockName,
@@ -313,14 +313,14 @@ fn renew(inner: &Arc<Inner>, tenure: &Arc<TenureState>) -> Option<u64> {
             tracing::debug!(lock = %tenure.name, id = tenure.id, "renewed");
             Some(next_look(inner, tenure, inner.commits.clock.boot_ms()))
         }
-        Ok(_) => {
+        Ok(outcome) if !matches!(outcome, Outcome::Refused(Refusal::Opaque(_))) => {
             if !tenure.is_ending() {
                 tenure.lose(TAKEN_AWAY);
             }
             None
         }
-        Err(error) => {
-            tracing::warn!(lock = %tenure.name, %error, "a lease could not be renewed; it will be tried again");
+        failed => {
+            tracing::warn!(lock = %tenure.name, ?failed, "a lease could not be renewed; it will be tried again");
             Some(lost_at.min(inner.commits.clock.boot_ms() + (tenure.ttl() / 12).clamp(10, 1_000)))
         }
     }

@@ -83,12 +83,21 @@ fn read_journal(
     name: &LockName,
     known: Option<&JournalAt>,
 ) -> Result<JournalAt> {
-    let id = store.read(&names.journal_ref(name))?;
-    let Some(at) = id else { return Ok(JournalAt { usable: true, ..JournalAt::default() }) };
-    if let Some(known) = known.filter(|known| known.id == id) {
-        return Ok(known.clone());
-    }
-    Ok(match store.object(&at)? {
+    let mut id = store.read(&names.journal_ref(name))?;
+    let (at, object) = loop {
+        let Some(at) = id else { return Ok(JournalAt { usable: true, ..JournalAt::default() }) };
+        if let Some(known) = known.filter(|known| known.id == id) {
+            return Ok(known.clone());
+        }
+        let object = store.object(&at)?;
+        // With `keep`, what a tip replaces is swept: is it still the one?
+        let again = if object == Object::Missing { store.read(&names.journal_ref(name))? } else { id };
+        if again == id {
+            break (at, object);
+        }
+        id = again;
+    };
+    Ok(match object {
         Object::Commit(commit) => JournalAt { id, tip: journal::tip(&commit), usable: true },
         other => {
             tracing::warn!(lock = %name, commit = %at, found = ?other, "the journal's newest commit can't be read; a new chain begins");

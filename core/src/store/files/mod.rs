@@ -37,6 +37,9 @@ pub use lockfile::LockFileReport;
 use lockfile::LockRules;
 use packed::PackedRefs;
 
+/// How often an object is written again that is pruned while it is being read.
+const PRUNED_AGAIN: u32 = 5;
+
 /// How the files store treats the repository.
 #[derive(Clone, Debug)]
 pub struct FilesOptions {
@@ -181,9 +184,16 @@ impl RefStore for FilesStore {
     }
 
     fn object(&self, id: &Oid) -> Result<Object> {
-        let found = self.read_object(id)?;
-        if found == Object::Missing && self.recent.restore(self, Some(id)) > 0 {
-            return self.read_object(id);
+        let mut found = self.read_object(id)?;
+        for _ in 0..PRUNED_AGAIN {
+            if found != Object::Missing {
+                break;
+            }
+            // Whether this process writes it again or another does at the same moment: look again.
+            if !self.recent.restore_one(self, id) {
+                break;
+            }
+            found = self.read_object(id)?;
         }
         Ok(found)
     }
@@ -221,7 +231,7 @@ impl RefStore for FilesStore {
     }
 
     fn tend(&self) {
-        self.recent.restore(self, None);
+        self.recent.restore_journals(self);
         self.sweep.flush(self);
     }
 

@@ -67,36 +67,41 @@ impl Recent {
         }
     }
 
-    /// Writes what is missing: the wanted object, or the newest commits of every journal in the
-    /// log. Returns how many objects were written.
-    pub(super) fn restore(&self, store: &FilesStore, wanted: Option<&Oid>) -> usize {
-        let tail = {
-            let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-            if wanted.is_none() && !std::mem::take(&mut state.dirty) {
-                return 0;
-            }
-            let tail = wanted.is_none() && !state.lasting;
-            state.lasting = true;
-            tail
-        };
-        let mut log = Vec::new();
-        for generation in ["recent.1", "recent"] {
-            if !(tail && generation == "recent.1") {
-                // A log that can't be read restores nothing, which is what it would without it.
-                let _ = read_end(
-                    store.common_dir().join("gitlock").join(generation),
-                    if tail { TAIL } else { u64::MAX },
-                    &mut log,
-                );
-            }
-        }
+    /// Writes this object again if it is in the log. Returns whether it is.
+    pub(super) fn restore_one(&self, store: &FilesStore, wanted: &Oid) -> bool {
+        let log = read_log(store, u64::MAX);
         let entries = parse(&log);
-        let missing = match wanted {
-            Some(id) => entries.iter().filter(|entry| entry.id == *id).take(1).collect(),
-            None => missing_commits(store, &entries),
-        };
-        missing.into_iter().filter(|entry| write_again(store, entry)).count()
+        let entry = entries.iter().find(|entry| entry.id == *wanted);
+        entry.is_some_and(|entry| write_again(store, entry))
     }
+
+    /// Writes the newest commits of every journal in the log again that are missing.
+    pub(super) fn restore_journals(&self, store: &FilesStore) {
+        let most = {
+            let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            if !std::mem::take(&mut state.dirty) {
+                return;
+            }
+            if std::mem::replace(&mut state.lasting, true) { u64::MAX } else { TAIL }
+        };
+        let log = read_log(store, most);
+        let entries = parse(&log);
+        for entry in missing_commits(store, &entries) {
+            write_again(store, entry);
+        }
+    }
+}
+
+/// The log's last `most` bytes, both generations if that is all of them. What can't be read
+/// restores nothing, which is what there would be without a log.
+fn read_log(store: &FilesStore, most: u64) -> Vec<u8> {
+    let mut log = Vec::new();
+    let folder = store.common_dir().join("gitlock");
+    if most == u64::MAX {
+        let _ = read_end(folder.join("recent.1"), most, &mut log);
+    }
+    let _ = read_end(folder.join("recent"), most, &mut log);
+    log
 }
 
 impl State {
@@ -181,9 +186,14 @@ fn missing_commits<'a>(store: &FilesStore, entries: &'a [Entry<'a>]) -> Vec<&'a 
     missing
 }
 
+/// Writes an object from the log, unless it is there by now. Returns whether it then is.
 fn write_again(store: &FilesStore, entry: &Entry<'_>) -> bool {
+    if store.has_object(&entry.id) {
+        return true;
+    }
+    // The log is a file like any other: what it says has to be what it says it is.
     let id = gix::objs::compute_hash(store.hash, entry.kind, entry.bytes).ok();
-    if id != Some(object::to_gix(&entry.id)) || store.has_object(&entry.id) {
+    if id != Some(object::to_gix(&entry.id)) {
         return false;
     }
     tracing::warn!(object = %entry.id, name = entry.name, "writing an object again that was pruned from under its ref");
