@@ -15,11 +15,11 @@ use crate::{
     error_code::ErrorCode,
     fork,
     handle::LockHandle,
-    lock::{Holder, Mode, Outcome, Request, decide::Tenure, expiry::safety_margin},
+    lock::{Holder, Mode, Outcome, Refusal, Request, decide::Tenure, expiry::safety_margin},
     name::LockName,
 };
 
-use super::Inner;
+use super::{Inner, wait::refused};
 
 type LostFn = Box<dyn FnOnce(&Error) + Send>;
 
@@ -246,6 +246,7 @@ impl LockGuard {
                 self.inner.reactor().touch(&self.inner, &self.tenure);
                 Ok(())
             }
+            Outcome::Refused(refusal @ Refusal::Opaque(_)) => Err(refused(&self.tenure.name, refusal)),
             _ => {
                 self.tenure.lose(TAKEN_AWAY);
                 Err(lost_error(&self.tenure.name, TAKEN_AWAY))
@@ -268,7 +269,11 @@ impl LockGuard {
         self.tenure.ending.store(true, SeqCst);
         // Asked even if it is thought lost: the record knows better, and who waits needn't wait on.
         let request = Request::Release { tenure: self.tenure.request() };
-        let answer = self.inner.submit(&self.tenure.name, request);
+        let answer = match self.inner.submit(&self.tenure.name, request) {
+            // What can't be read says nothing about who holds.
+            Ok(Outcome::Refused(refusal @ Refusal::Opaque(_))) => Err(refused(&self.tenure.name, refusal)),
+            answer => answer,
+        };
         let released = matches!(answer, Ok(Outcome::Released(_)));
         let told_lost = if released { self.tenure.over.swap(true, SeqCst) } else { self.tenure.is_over() };
         self.inner.forget(&self.tenure);

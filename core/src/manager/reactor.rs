@@ -11,7 +11,7 @@ use crate::{
     error::{Error, Result},
     error_code::ErrorCode,
     lock::{
-        Call, Held, Outcome, Request,
+        Call, Held, Outcome, Refusal, Request,
         decide::{Context, decide},
     },
     name::LockName,
@@ -307,7 +307,12 @@ fn renew(inner: &Arc<Inner>, tenure: &Arc<TenureState>) -> Option<u64> {
         return Some(lost_at);
     }
     let request = Request::Extend { tenure: tenure.request(), ttl: None, rebind: None };
-    match inner.submit(&tenure.name, request) {
+    let answer = match inner.submit(&tenure.name, request) {
+        // What can't be read says nothing about who holds.
+        Ok(Outcome::Refused(refusal @ Refusal::Opaque(_))) => Err(wait::refused(&tenure.name, refusal)),
+        answer => answer,
+    };
+    match answer {
         Ok(Outcome::Extended(holder)) => {
             tenure.prolonged(&holder);
             tracing::debug!(lock = %tenure.name, id = tenure.id, "renewed");

@@ -156,7 +156,9 @@ impl RefStore for FilesStore {
 
     fn object(&self, id: &Oid) -> Result<Object> {
         let found = self.read_object(id)?;
-        if found == Object::Missing && self.recent.restore(self, Some(id)) > 0 {
+        if found == Object::Missing {
+            self.recent.restore(self, Some(id));
+            // Also if there was nothing to restore any more: somebody else may just have done it.
             return self.read_object(id);
         }
         Ok(found)
