@@ -326,12 +326,15 @@ impl Round<'_> {
     /// What killed workers and killed Git commands left running, which came to this process as its
     /// reaper, gets no further either.
     fn end_strays(&mut self) {
-        let me = std::process::id();
+        let (me, started) = (std::process::id(), millis());
         loop {
             let strays = descendants(me);
             for pid in &strays {
                 let living = look(*pid).is_some_and(|view| !view.gone);
-                self.figures.strays += u64::from(living && kill_descendant(me, *pid));
+                // Without kills, what a failed Git command left at work comes to its end by itself.
+                if self.arm == ArmKind::Kills || millis() - started > STALL {
+                    self.figures.strays += u64::from(living && kill_descendant(me, *pid));
+                }
             }
             // Everybody else was waited for, so this takes no child from anybody.
             while matches!(rustix::process::wait(rustix::process::WaitOptions::NOHANG), Ok(Some(_))) {}

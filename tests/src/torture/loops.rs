@@ -47,7 +47,9 @@ pub(crate) struct Running {
 }
 
 /// Words by which Git says that an object isn't there.
-const MISSING: [&str; 7] = [
+const MISSING: [&str; 9] = [
+    "could not read",
+    "unable to parse",
     "bad object",
     "missing",
     "invalid sha1 pointer",

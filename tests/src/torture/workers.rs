@@ -96,6 +96,11 @@ impl Worker {
                 self.witness.count("turned-away");
                 self.random.pause_below(500);
             }
+            // A plain tool's record that `git gc --prune=now` took: only its writer could write it again.
+            Err(error) if error.code() == ErrorCode::RecordMissing && self.arm == ArmKind::Exclusion => {
+                self.witness.count("record-missing");
+                pause(5);
+            }
             Err(error) => {
                 self.witness.fault(&format!("acquire failed: {} {error}", error.code().as_str()));
                 pause(50);
@@ -169,7 +174,14 @@ impl Worker {
         let seed = seed.to_string();
         arguments.extend([&*me, "worker", "inside", &*scene, &*seed, self.arm.name(), "-"]);
         match self.git_lock(program, &arguments).output() {
-            Ok(output) if output.status.success() => self.witness.count("run"),
+            Ok(output) if output.status.success() => {
+                self.witness.count("run");
+                // It goes on without an error of its own when its release fails, and says so.
+                let words = String::from_utf8_lossy(&output.stderr);
+                if words.contains("could not be released") {
+                    self.witness.fault(&format!("git-lock run: {words}"));
+                }
+            }
             Ok(output) => self.judge("run", output.status, &output.stderr),
             Err(error) => self.witness.fault(&format!("git-lock can't be started: {error}")),
         }
@@ -219,10 +231,15 @@ impl Worker {
         if lost && self.arm == ArmKind::Legacy {
             return self.witness.count("lost");
         }
+        let words = String::from_utf8_lossy(stderr);
+        if what != "release" && self.arm == ArmKind::Exclusion && words.contains("its record is not in the repository")
+        {
+            return self.witness.count("record-missing");
+        }
         if killed && self.arm == ArmKind::Kills {
             return self.witness.count("cli-killed");
         }
-        self.witness.fault(&format!("git-lock {what}: {status}: {}", String::from_utf8_lossy(stderr)));
+        self.witness.fault(&format!("git-lock {what}: {status}: {words}"));
     }
 
     // ------------------------------------------------------------ gix

@@ -1,0 +1,139 @@
+//! Objects, written beside a Git that tidies up.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::{
+    fs,
+    path::PathBuf,
+    sync::{
+        Barrier,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    thread,
+    time::Duration,
+};
+
+use gitlock::{
+    ErrorCode, LockManager,
+    clock::{Clock, SystemClock},
+    store::{
+        NewValue, Object, RefStore,
+        files::{FilesOptions, FilesStore},
+    },
+};
+use gitlock_tests::{
+    behaviour::{blob, name, put},
+    git::Repo,
+};
+
+/// `git prune` removes each folder of objects that it finds empty, also one that was made for the
+/// object that is just being put there.
+#[test]
+fn folders_that_git_removes_are_made_again() {
+    for shared in ["umask", "group"] {
+        let repo = Repo::new();
+        repo.git(&["config", "core.sharedRepository", shared]);
+        let objects = repo.git_dir().join("objects");
+        let store = FilesStore::open(repo.path(), &FilesOptions::default()).unwrap();
+        let over = AtomicBool::new(false);
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                while !over.load(Ordering::SeqCst) {
+                    for folder in 0..=255u8 {
+                        // As `git prune` does it: fails where something is in it.
+                        let _ = fs::remove_dir(objects.join(format!("{folder:02x}")));
+                    }
+                }
+            });
+            let mut written = Ok(true);
+            for at in 0..20_000 {
+                written = store.restore(&NewValue::Blob(format!("object {at}").into_bytes()));
+                if written.is_err() {
+                    break;
+                }
+                // Now and then everything goes, so that folders are made again and again.
+                if at % 20 == 0 {
+                    for folder in (0..=255u8).map(|folder| objects.join(format!("{folder:02x}"))) {
+                        let _ = fs::remove_dir_all(folder);
+                    }
+                }
+            }
+            over.store(true, Ordering::SeqCst);
+            written.unwrap();
+        });
+    }
+}
+
+fn object_file(repo: &Repo, hex: &str) -> PathBuf {
+    repo.git_dir().join("objects").join(&hex[..2]).join(&hex[2..])
+}
+
+/// Whoever comes second finds nothing to restore, and must not take that for "not there".
+#[test]
+fn a_pruned_object_is_found_by_everybody_who_looks_at_once() {
+    const LOOKERS: usize = 4;
+    let repo = Repo::new();
+    let store = FilesStore::open(repo.path(), &FilesOptions::default()).unwrap();
+    let id = put(&store, &name("pruned"), None, blob("a record"));
+    let file = object_file(&repo, &id.to_string());
+    let (start, end) = (Barrier::new(LOOKERS + 1), Barrier::new(LOOKERS + 1));
+    let missed = AtomicUsize::new(0);
+    const ROUNDS: usize = 500;
+    thread::scope(|scope| {
+        for _ in 0..LOOKERS {
+            scope.spawn(|| {
+                let store = FilesStore::open(repo.path(), &FilesOptions::default()).unwrap();
+                for _ in 0..ROUNDS {
+                    start.wait();
+                    missed.fetch_add(usize::from(store.object(&id).unwrap() == Object::Missing), Ordering::SeqCst);
+                    end.wait();
+                }
+            });
+        }
+        for _ in 0..ROUNDS {
+            fs::remove_file(&file).unwrap();
+            start.wait();
+            end.wait();
+        }
+    });
+    assert_eq!(missed.into_inner(), 0);
+}
+
+/// A record that isn't in the repository for a moment says nothing about who holds the lock.
+#[test]
+fn a_holder_whose_record_is_pruned_has_not_lost_its_lock() {
+    let repo = Repo::new();
+    let manager = LockManager::open(repo.path()).unwrap();
+    let guard = manager.lock("build").ttl(Duration::from_millis(1_500)).acquire().unwrap();
+    let elsewhere = LockManager::open(repo.path()).unwrap();
+    let mut waits = Vec::new();
+    // Without the second chance too, as if the log of recent objects had been rotated away.
+    let mut take = || {
+        // Somebody queues, so that what the holder remembers of its record is old.
+        let before = repo.git(&["rev-parse", "refs/gitvan/locks/build"]);
+        waits.push(elsewhere.lock("build").owner(before.clone()).start(drop).unwrap());
+        while repo.git(&["rev-parse", "refs/gitvan/locks/build"]) == before {
+            SystemClock.pause(Duration::from_millis(5));
+        }
+        let file = object_file(&repo, &repo.git(&["rev-parse", "refs/gitvan/locks/build"]));
+        let bytes = fs::read(&file).unwrap();
+        fs::remove_file(&file).unwrap();
+        // The second time it is gone already: who has it open writes on where nobody reads.
+        let _ = fs::remove_file(repo.git_dir().join("gitlock/recent"));
+        (file, bytes)
+    };
+    let (file, bytes) = take();
+    let error = guard.extend(None).unwrap_err();
+    assert_eq!(error.code(), ErrorCode::RecordMissing, "{error}");
+    assert!(!guard.is_lost());
+    // A renewal falls into this time as well: it is due at a third of the lease.
+    SystemClock.pause(Duration::from_millis(700));
+    assert!(!guard.is_lost());
+    fs::write(&file, bytes).unwrap();
+    guard.extend(None).unwrap();
+    let (file, bytes) = take();
+    let handle = guard.handle();
+    let error = guard.release().unwrap_err();
+    assert_eq!(error.code(), ErrorCode::RecordMissing, "{error}");
+    fs::write(&file, bytes).unwrap();
+    manager.release(&handle).unwrap();
+}
