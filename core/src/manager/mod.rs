@@ -317,7 +317,11 @@ impl LockManager {
     pub fn extend(&self, handle: &LockHandle, ttl: Option<Duration>) -> Result<Duration> {
         let ttl = check_ttl(ttl)?;
         match self.inner().submit(&handle.name, Request::Extend { tenure: handle.tenure(), ttl, rebind: None })? {
-            Outcome::Extended(holder) => Ok(Duration::from_millis(holder.claim.ttl)),
+            Outcome::Extended(holder) => {
+                // Longer than was asked for, if the lease lasted longer already.
+                let end = holder.end.map_or(0, |end| end.at);
+                Ok(Duration::from_millis(end.saturating_sub(self.inner().commits.clock.boot_ms())))
+            }
             Outcome::Refused(refusal) => Err(refused(&handle.name, refusal)),
             _ => Err(guard::lost_error(&handle.name, guard::TAKEN_AWAY)),
         }
