@@ -67,8 +67,8 @@ impl Recent {
         }
     }
 
-    /// Writes what is missing: the wanted object, or the newest commits of every journal in the
-    /// log. Returns how many objects were written.
+    /// Writes what is missing: the wanted object, or the records and the newest commits of every
+    /// lock in the log. Returns how many objects were written.
     pub(super) fn restore(&self, store: &FilesStore, wanted: Option<&Oid>) -> usize {
         let tail = {
             let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -93,7 +93,7 @@ impl Recent {
         let entries = parse(&log);
         let missing = match wanted {
             Some(id) => entries.iter().filter(|entry| entry.id == *id).take(1).collect(),
-            None => missing_commits(store, &entries),
+            None => missing_from_refs(store, &entries),
         };
         missing.into_iter().filter(|entry| write_again(store, entry)).count()
     }
@@ -160,8 +160,8 @@ fn entry_at(log: &[u8], at: usize, line_end: usize) -> Option<Entry<'_>> {
     Some(Entry { kind, id, name, bytes })
 }
 
-/// The commits that the journals in the log still reach and that are gone.
-fn missing_commits<'a>(store: &FilesStore, entries: &'a [Entry<'a>]) -> Vec<&'a Entry<'a>> {
+/// What the refs in the log still reach and that is gone: records, and the commits of journals.
+fn missing_from_refs<'a>(store: &FilesStore, entries: &'a [Entry<'a>]) -> Vec<&'a Entry<'a>> {
     let commits: HashMap<Oid, &Entry<'_>> =
         entries.iter().filter(|entry| entry.kind != gix::objs::Kind::Blob).map(|entry| (entry.id, entry)).collect();
     let journals: HashSet<&str> = commits.values().map(|entry| entry.name).collect();
@@ -175,6 +175,15 @@ fn missing_commits<'a>(store: &FilesStore, entries: &'a [Entry<'a>]) -> Vec<&'a 
             next = object::parse_commit(entry.bytes, store.hash).ok().and_then(|commit| commit.parent);
         }
     }
+    // A record is written again by its holder at the next renewal; but a holder that is no gitlock
+    // doesn't, and those who wait behind it remember what they wrote and don't read it again.
+    let records: HashMap<Oid, &Entry<'_>> =
+        entries.iter().filter(|entry| entry.kind == gix::objs::Kind::Blob).map(|entry| (entry.id, entry)).collect();
+    let locks: HashSet<&str> = records.values().map(|entry| entry.name).collect();
+    missing.extend(locks.into_iter().filter_map(|name| {
+        let current = store.read_ref(&RefName::foreign(name)).ok().flatten()?;
+        records.get(&current).copied().filter(|entry| !store.has_object(&entry.id))
+    }));
     // The tree that they all have; whoever made a journal's first commit logged it.
     missing
         .extend(commits.values().filter(|entry| entry.kind == gix::objs::Kind::Tree && !store.has_object(&entry.id)));
