@@ -137,3 +137,30 @@ fn a_holder_whose_record_is_pruned_has_not_lost_its_lock() {
     fs::write(&file, bytes).unwrap();
     manager.release(&handle).unwrap();
 }
+
+/// Behind a plain tool's record nobody renews, and the waiters remember what they wrote.
+#[test]
+fn waiters_restore_the_record_of_a_holder_that_is_no_gitlock() {
+    let repo = Repo::new();
+    let manager = LockManager::open(repo.path()).unwrap();
+    let record = r#"{"id":"plain","acquiredAt":4000000000000,"timeout":60000,"fingerprint":"f","exclusive":true,"pid":1,"hostname":"elsewhere"}"#;
+    let file = repo.path().join("record");
+    fs::write(&file, record).unwrap();
+    let object = repo.git(&["hash-object", "-w", "record"]);
+    repo.git(&["update-ref", "refs/gitvan/locks/build", &object]);
+    let _waiting = manager.lock("build").start(drop).unwrap();
+    let mut queued = object.clone();
+    while queued == object {
+        SystemClock.pause(Duration::from_millis(5));
+        queued = repo.git(&["rev-parse", "refs/gitvan/locks/build"]);
+    }
+    let file = object_file(&repo, &queued);
+    fs::remove_file(&file).unwrap();
+    for _ in 0..3_000 {
+        if file.exists() {
+            return;
+        }
+        SystemClock.pause(Duration::from_millis(10));
+    }
+    panic!("nobody wrote the record again");
+}

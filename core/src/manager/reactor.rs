@@ -366,6 +366,11 @@ impl WaitedFor {
         let clock = &inner.commits.clock;
         let status = match read {
             Ok(snapshot) => {
+                if let Some(id) = snapshot.lock.filter(|_| before == snapshot.lock) {
+                    // What is remembered isn't read again, so this is what notices that the record
+                    // was pruned, and has the store write it again: its holder may be no gitlock.
+                    let _ = inner.commits.store.object(&id);
+                }
                 self.known = Some(snapshot);
                 self.known.as_ref().map(|known| LockStatus::of(inner, known))
             }

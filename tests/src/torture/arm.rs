@@ -199,6 +199,11 @@ impl Round<'_> {
             }
             return;
         }
+        if self.figures.git.killed > 0 && self.arm != ArmKind::Kills {
+            // Nobody killed it: Git crashed, on an object that was pruned, and left what it held.
+            let lock = self.scene.git_dir().join("objects/info/commit-graph.lock");
+            self.figures.git.leftovers += u64::from(fs::remove_file(lock).is_ok());
+        }
         if self.figures.git.missing > 0 && self.arm == ArmKind::Kills {
             let words = self.figures.git.words.join("; ");
             self.figures.faults.push(format!("git gc with its default expiry met missing objects: {words}"));

@@ -228,6 +228,9 @@ fn print(arm: ArmKind, place: &str, figures: &Figures) {
             git.missing, git.missing_for
         );
     }
+    if figures.git.killed > 0 && arm != ArmKind::Kills {
+        println!("  {} Git commands crashed, though nobody killed them", figures.git.killed);
+    }
     if figures.git.leftovers > 0 {
         println!("  {} files of Git's own that killed Git commands left were removed", figures.git.leftovers);
     }

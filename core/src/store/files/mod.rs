@@ -231,7 +231,7 @@ impl RefStore for FilesStore {
     }
 
     fn tend(&self) {
-        self.recent.restore_journals(self);
+        self.recent.restore_all(self);
         self.sweep.flush(self);
     }
 

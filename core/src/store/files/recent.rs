@@ -75,8 +75,8 @@ impl Recent {
         entry.is_some_and(|entry| write_again(store, entry))
     }
 
-    /// Writes the newest commits of every journal in the log again that are missing.
-    pub(super) fn restore_journals(&self, store: &FilesStore) {
+    /// Writes the records and the newest commits of every lock in the log again that are missing.
+    pub(super) fn restore_all(&self, store: &FilesStore) {
         let most = {
             let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
             if !std::mem::take(&mut state.dirty) {
@@ -86,7 +86,7 @@ impl Recent {
         };
         let log = read_log(store, most);
         let entries = parse(&log);
-        for entry in missing_commits(store, &entries) {
+        for entry in missing_from_refs(store, &entries) {
             write_again(store, entry);
         }
     }
@@ -165,8 +165,8 @@ fn entry_at(log: &[u8], at: usize, line_end: usize) -> Option<Entry<'_>> {
     Some(Entry { kind, id, name, bytes })
 }
 
-/// The commits that the journals in the log still reach and that are gone.
-fn missing_commits<'a>(store: &FilesStore, entries: &'a [Entry<'a>]) -> Vec<&'a Entry<'a>> {
+/// What the refs in the log still reach and that is gone: records, and the commits of journals.
+fn missing_from_refs<'a>(store: &FilesStore, entries: &'a [Entry<'a>]) -> Vec<&'a Entry<'a>> {
     let commits: HashMap<Oid, &Entry<'_>> =
         entries.iter().filter(|entry| entry.kind != gix::objs::Kind::Blob).map(|entry| (entry.id, entry)).collect();
     let journals: HashSet<&str> = commits.values().map(|entry| entry.name).collect();
@@ -180,6 +180,15 @@ fn missing_commits<'a>(store: &FilesStore, entries: &'a [Entry<'a>]) -> Vec<&'a 
             next = object::parse_commit(entry.bytes, store.hash).ok().and_then(|commit| commit.parent);
         }
     }
+    // A record is written again by its holder at the next renewal; but a holder that is no gitlock
+    // doesn't, and those who wait behind it remember what they wrote and don't read it again.
+    let records: HashMap<Oid, &Entry<'_>> =
+        entries.iter().filter(|entry| entry.kind == gix::objs::Kind::Blob).map(|entry| (entry.id, entry)).collect();
+    let locks: HashSet<&str> = records.values().map(|entry| entry.name).collect();
+    missing.extend(locks.into_iter().filter_map(|name| {
+        let current = store.read_ref(&RefName::foreign(name)).ok().flatten()?;
+        records.get(&current).copied().filter(|entry| !store.has_object(&entry.id))
+    }));
     // The tree that they all have; whoever made a journal's first commit logged it.
     missing
         .extend(commits.values().filter(|entry| entry.kind == gix::objs::Kind::Tree && !store.has_object(&entry.id)));
