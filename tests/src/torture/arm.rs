@@ -50,10 +50,10 @@ impl ArmKind {
     }
 
     fn loops(self) -> &'static [GitLoop] {
-        const PACK: GitLoop = GitLoop { arguments: &["pack-refs", "--all"], pause: 10_000 };
-        const GC: GitLoop = GitLoop { arguments: &["gc", "--quiet"], pause: 200_000 };
-        const GC_NOW: GitLoop = GitLoop { arguments: &["gc", "--prune=now", "--quiet"], pause: 200_000 };
-        const REPACK: GitLoop = GitLoop { arguments: &["repack", "-a", "-d", "-q"], pause: 300_000 };
+        const PACK: GitLoop = GitLoop { arguments: &["pack-refs", "--all"], pause: 60_000 };
+        const GC: GitLoop = GitLoop { arguments: &["gc", "--quiet"], pause: 500_000 };
+        const GC_NOW: GitLoop = GitLoop { arguments: &["gc", "--prune=now", "--quiet"], pause: 500_000 };
+        const REPACK: GitLoop = GitLoop { arguments: &["repack", "-a", "-d", "-q"], pause: 800_000 };
         match self {
             ArmKind::Exclusion => &[PACK, GC_NOW, REPACK],
             ArmKind::Kills => &[PACK, GC, REPACK],

@@ -62,7 +62,7 @@ impl Worker {
             };
             if created.is_none() {
                 self.witness.count("turned-away");
-                self.random.pause_below(4_000);
+                self.random.pause_below(60_000);
                 continue;
             }
             self.witness.granted(false, 0);
@@ -73,7 +73,7 @@ impl Worker {
             }
             self.delete_own(&object, &id);
             self.witness.flush();
-            self.random.pause_below(20_000);
+            self.random.pause_below(60_000);
         }
     }
 

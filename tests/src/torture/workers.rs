@@ -78,9 +78,9 @@ impl Worker {
         if shared {
             request = request.shared();
         }
-        let answer = if !self.random.one_in(4) {
+        let answer = if !self.random.one_in(24) {
             request.try_acquire()
-        } else if self.random.one_in(8) {
+        } else if self.random.one_in(4) {
             // One that gives up, in a queue that goes on without it.
             let short = Duration::from_micros(1 + self.random.below(4_000));
             match request.wait(short).acquire() {
@@ -151,7 +151,7 @@ impl Worker {
         let Some(git_lock) = self.git_lock.clone() else { return };
         while !self.scene.is_over() {
             // Its processes are dear: the library is to get most of the machine.
-            self.random.pause_below(300_000);
+            self.random.pause_below(800_000);
             if self.random.one_in(2) {
                 self.run_under_lock(&git_lock);
             } else {
