@@ -1,6 +1,7 @@
 //! Refs by Git's own files-backend protocol: reading, and compare-and-swap.
 
 use std::{
+    cell::RefCell,
     fs::{self, File},
     io::{self, Read},
     path::{Path, PathBuf},
@@ -54,8 +55,13 @@ fn read_loose(path: &Path) -> io::Result<Loose> {
     let mut length = 0;
     while length < buffer.len() {
         match file.read(&mut buffer[length..]) {
-            Ok(0) => break,
-            Ok(count) => length += count,
+            Ok(count) => {
+                length += count;
+                // A file that gives less than was asked for has no more.
+                if length < buffer.len() {
+                    break;
+                }
+            }
             Err(error) if error.kind() == io::ErrorKind::IsADirectory => return Ok(Loose::Folder),
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => return Err(error),
@@ -198,7 +204,12 @@ impl FilesStore {
             locks[at] = Some(LockFile::acquire(&self.path_of(&edits[at].name), &self.rules)?);
         }
         let mut folders = Vec::new();
-        let packed = || stale_packed.clone().map_or_else(|| self.packed.read(), Ok);
+        // Once is enough: every ref is locked now, so the value of none of them changes, packed or not.
+        let read_packed = RefCell::new(stale_packed.clone());
+        let packed = || match &mut *read_packed.borrow_mut() {
+            Some(packed) => Ok(packed.clone()),
+            none => self.packed.read().map(|packed| none.insert(packed).clone()),
+        };
         for edit in edits {
             let (current, folder) = self.look_closely(&edit.name, packed)?;
             if current != edit.expected && !self.rules.faults.has(Fault::NoCompare) {
