@@ -236,6 +236,8 @@ impl Worker {
         {
             return self.witness.count("record-missing");
         }
+        // The guardian is among those that are killed, and then the command isn't run.
+        let killed = killed || words.contains("guardian of the command was killed");
         if killed && self.arm == ArmKind::Kills {
             return self.witness.count("cli-killed");
         }
