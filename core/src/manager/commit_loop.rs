@@ -226,8 +226,9 @@ impl CommitLoop {
             let now = self.clock.now();
             let context = Context { now: &now, facts: &facts, policy: &self.policy };
             let mut decision = decide(std::slice::from_ref(&snapshot.state), &calls, context);
-            if let Some(before) = uncertain.take() {
-                settle_by_effect(before, &mut decision.outcomes);
+            if let Some(before) = &uncertain {
+                // Kept through conflicts: it stays true of what was taken away then.
+                settle_by_effect(before.clone(), &mut decision.outcomes);
             }
             if decision.edits.is_empty() {
                 if fresh {

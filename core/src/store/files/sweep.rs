@@ -92,9 +92,15 @@ impl Spool {
             return Ok(Swept::default());
         }
         write_down(store, &mut self.state.lock().unwrap_or_else(PoisonError::into_inner).gathered);
-        sweep(store, clock::millis(grace.unwrap_or(self.grace))).map_err(|error| {
-            Error::io(format_args!("can't sweep superseded objects in {}", store.common_dir().display()), error)
-        })
+        match sweep(store, clock::millis(grace.unwrap_or(self.grace))) {
+            // Another process is at it, or was stopped while it was: nothing is lost by leaving it to the next sweep.
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(Swept::default()),
+            Err(error) => Err(Error::io(
+                format_args!("can't sweep superseded objects in {}", store.common_dir().display()),
+                error,
+            )),
+            Ok(swept) => Ok(swept),
+        }
     }
 }
 
