@@ -102,7 +102,11 @@ impl Worker {
                 None => pause(1),
             }
         }
-        if self.arm != ArmKind::Legacy {
+        if self.arm == ArmKind::Kills && last.contains("packed-refs.lock") {
+            // Left by a Git command that was killed, and Git never breaks it. gitlock does as soon
+            // as it needs it: when it ends this tenure.
+            self.witness.count("blocked-by-killed-git");
+        } else if self.arm != ArmKind::Legacy {
             self.witness.fault(&format!("plain git's release failed: {last}"));
         } else {
             self.witness.count("lost");

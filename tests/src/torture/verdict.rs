@@ -48,7 +48,8 @@ pub(crate) fn reach(scene: &Scene, arm: ArmKind, log: &LogReader, figures: &mut 
 
 /// Somebody who comes now gets the lock, with nothing done by hand, and a token above all others.
 fn usable_again(scene: &Scene, arm: ArmKind, log: &LogReader, figures: &mut Figures) -> Vec<String> {
-    let within = if arm == ArmKind::Legacy { USABLE_BESIDE_PLAIN } else { USABLE_WITHIN };
+    let plain = matches!(arm, ArmKind::Legacy | ArmKind::Kills);
+    let within = if plain { USABLE_BESIDE_PLAIN } else { USABLE_WITHIN };
     let started = millis();
     let manager = match LockManager::open(scene.repo()) {
         Ok(manager) => manager,
