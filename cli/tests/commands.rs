@@ -30,7 +30,8 @@ fn a_lock_by_its_handle_from_acquire_to_release() {
     );
     let left = json(&repo, &["extend", handle, "--ttl", "1h"]);
     assert_eq!(keys(&left), ["name", "remaining"]);
-    assert_eq!(left["remaining"], 3_600_000);
+    let remaining = left["remaining"].as_u64().unwrap();
+    assert!((3_000_000..=3_600_000).contains(&remaining), "what is left by now: {remaining}");
     assert_eq!(status(&repo, "build")["holders"][0]["ttl"], 3_600_000);
     let released = json(&repo, &["release", handle]);
     assert_eq!((keys(&released), &released["released"]), (vec!["name", "released"], &true.into()));
