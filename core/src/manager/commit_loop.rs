@@ -182,6 +182,14 @@ impl CommitLoop {
         snapshot::read(&*self.store, &self.names, name, known)
     }
 
+    /// Whether something in a lock has ended by itself and waits for somebody to end it.
+    pub(super) fn has_overdue(&self, snapshot: &Snapshot) -> bool {
+        let (now, facts) = (self.clock.now(), facts_of(snapshot));
+        let context = Context { now: &now, facts: &facts, policy: &self.policy };
+        let reap = [Call { lock: 0, request: Request::Reap }];
+        !decide(std::slice::from_ref(&snapshot.state), &reap, context).edits.is_empty()
+    }
+
     fn commit_all(
         &self,
         name: &LockName,
@@ -219,10 +227,7 @@ impl CommitLoop {
                 Some(snapshot) if !fresh => snapshot,
                 last => self.look(name, last.as_ref())?,
             };
-            let facts = match &snapshot.state.held {
-                Held::Record(record) => snapshot::facts(record),
-                _ => Facts::default(),
-            };
+            let facts = facts_of(&snapshot);
             let now = self.clock.now();
             let context = Context { now: &now, facts: &facts, policy: &self.policy };
             let mut decision = decide(std::slice::from_ref(&snapshot.state), &calls, context);
@@ -467,11 +472,16 @@ fn report(name: &LockName, events: &[Event], by: &Actor) {
 
 /// The record as this process may see it at this moment, without what has ended by itself.
 pub(super) fn current(commits: &CommitLoop, snapshot: &Snapshot) -> (crate::lock::Record, Facts) {
-    let facts = match &snapshot.state.held {
-        Held::Record(record) => snapshot::facts(record),
-        _ => Facts::default(),
-    };
+    let facts = facts_of(snapshot);
     let now = commits.clock.now();
     let record = view(&snapshot.state, Context { now: &now, facts: &facts, policy: &commits.policy });
     (record, facts)
+}
+
+/// What this process can tell of who holds and who waits.
+fn facts_of(snapshot: &Snapshot) -> Facts {
+    match &snapshot.state.held {
+        Held::Record(record) => snapshot::facts(record),
+        _ => Facts::default(),
+    }
 }

@@ -24,10 +24,7 @@ use crate::{
     fork,
     handle::LockHandle,
     journal::{self, Actor, JournalEntry},
-    lock::{
-        Call, Expiry, Facts, Held, Holder, Outcome, Policy, Refusal, Request,
-        decide::{Context, Rebind, decide},
-    },
+    lock::{Expiry, Held, Holder, Outcome, Policy, Refusal, Request, decide::Rebind},
     name::{LockName, Namespace},
     options::Options,
     process,
@@ -368,14 +365,7 @@ impl LockManager {
         for (name, _) in inner.commits.store.list(inner.commits.names.locks())? {
             let Some(name) = inner.commits.names.lock_of(&name) else { continue };
             let snapshot = inner.commits.look(&name, None)?;
-            let facts = match &snapshot.state.held {
-                Held::Record(record) => snapshot::facts(record),
-                _ => Facts::default(),
-            };
-            let now = inner.commits.clock.now();
-            let context = Context { now: &now, facts: &facts, policy: &inner.commits.policy };
-            let reap = [Call { lock: 0, request: Request::Reap }];
-            if !decide(std::slice::from_ref(&snapshot.state), &reap, context).edits.is_empty() {
+            if inner.commits.has_overdue(&snapshot) {
                 inner.submit(&name, Request::Reap)?;
                 cleaned.locks.push(name);
             }

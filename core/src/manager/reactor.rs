@@ -10,10 +10,7 @@ use std::{
 use crate::{
     error::{Error, Result},
     error_code::ErrorCode,
-    lock::{
-        Call, Held, Outcome, Refusal, Request,
-        decide::{Context, decide},
-    },
+    lock::{Held, Outcome, Refusal, Request},
     name::LockName,
 };
 
@@ -21,7 +18,7 @@ use super::{
     Inner, LockStatus,
     guard::{TAKEN_AWAY, TenureState},
     sleeper::{Sleeper, Waker},
-    snapshot::{self, Snapshot},
+    snapshot::Snapshot,
     wait::{self, Verdict, WaitEntry},
 };
 
@@ -423,11 +420,7 @@ impl WaitedFor {
                 Held::Free => (Default::default(), false),
                 Held::Opaque(_) => (Default::default(), true),
             };
-            let facts = snapshot::facts(&record);
-            let now = inner.commits.clock.now();
-            let context = Context { now: &now, facts: &facts, policy: &inner.commits.policy };
-            let reap = [Call { lock: 0, request: Request::Reap }];
-            let overdue = !decide(std::slice::from_ref(&snapshot.state), &reap, context).edits.is_empty();
+            let overdue = inner.commits.has_overdue(&snapshot);
             let (mut asking, mut waits) = wait::sort(std::mem::take(&mut self.waits), &record);
             if asking.is_empty() && !overdue {
                 self.waits = waits;
