@@ -56,7 +56,8 @@ impl ArmKind {
         const REPACK: GitLoop = GitLoop { arguments: &["repack", "-a", "-d", "-q"], pause: 800_000 };
         match self {
             ArmKind::Exclusion => &[PACK, GC_NOW, REPACK],
-            ArmKind::Kills => &[PACK, GC, REPACK],
+            // No `repack -a -d`: it throws unreachable objects away, also those that a gc is just packing.
+            ArmKind::Kills => &[PACK, GC],
             ArmKind::Legacy => &[PACK, GC],
             ArmKind::Control => &[GitLoop { arguments: &["pack-refs", "--all"], pause: 1 }],
         }

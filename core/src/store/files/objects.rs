@@ -1,6 +1,10 @@
 //! Objects, read and written by gix.
 
-use std::sync::PoisonError;
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    path::Path,
+    sync::PoisonError,
+};
 
 use gix::objs::{Exists as _, Write as _};
 
@@ -15,6 +19,11 @@ use crate::{
 };
 
 use super::{FilesStore, lockfile};
+
+type Odb = gix::odb::Handle;
+
+/// What the object database has, or what is wrong with it.
+type Answer<T> = std::result::Result<Option<T>, String>;
 
 impl FilesStore {
     pub(super) fn write_object(&self, object: &Encoded) -> Result<()> {
@@ -56,7 +65,7 @@ impl FilesStore {
             return false;
         }
         let id = object::to_gix(id);
-        self.loose.contains(&id) || self.odb().exists(&id)
+        self.loose.contains(&id) || matches!(self.ask_odb(|odb| Ok(odb.exists(&id).then_some(()))), Ok(Some(())))
     }
 
     pub(super) fn read_object(&self, id: &Oid) -> Result<Object> {
@@ -80,10 +89,22 @@ impl FilesStore {
             }
             let found = match self.loose.try_find(&id, &mut bytes) {
                 Ok(Some(_)) => true,
-                Ok(None) => match gix::prelude::Find::try_find(&*self.odb(), &id, &mut bytes) {
-                    Ok(found) => found.is_some(),
-                    Err(error) => return Ok(Object::Unusable(format!("it is damaged: {error}"))),
-                },
+                Ok(None) => {
+                    let find = |odb: &Odb| {
+                        let mut packed = Vec::new();
+                        let found =
+                            gix::prelude::Find::try_find(odb, &id, &mut packed).map_err(|error| error.to_string())?;
+                        Ok(found.is_some().then_some(packed))
+                    };
+                    match self.ask_odb(find) {
+                        Ok(Some(packed)) => {
+                            bytes = packed;
+                            true
+                        }
+                        Ok(None) => false,
+                        Err(error) => return Ok(Object::Unusable(format!("it is damaged: {error}"))),
+                    }
+                }
                 Err(error) => return Ok(Object::Unusable(format!("it is damaged: {error}"))),
             };
             if !found {
@@ -100,21 +121,42 @@ impl FilesStore {
         Ok(Object::Missing)
     }
 
-    fn header(&self, id: &gix::oid) -> std::result::Result<Option<(gix::objs::Kind, u64)>, String> {
+    fn header(&self, id: &gix::oid) -> Answer<(gix::objs::Kind, u64)> {
         match self.loose.try_header(id) {
             Ok(Some((size, kind))) => return Ok(Some((kind, size))),
             Ok(None) => {}
             Err(error) => return Err(format!("it is damaged: {error}")),
         }
-        match gix::prelude::Header::try_header(&*self.odb(), id) {
-            Ok(header) => Ok(header.map(|header| (header.kind(), header.size()))),
-            Err(error) => Err(format!("it is damaged: {error}")),
-        }
+        let header = |odb: &Odb| {
+            let header = gix::prelude::Header::try_header(odb, id).map_err(|error| error.to_string())?;
+            Ok(header.map(|header| (header.kind(), header.size())))
+        };
+        self.ask_odb(header).map_err(|error| format!("it is damaged: {error}"))
     }
 
-    fn odb(&self) -> std::sync::MutexGuard<'_, gix::odb::Handle> {
-        self.odb.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Asks the whole database, packs and alternates too. What isn't there, or fails, is asked for
+    /// once more in a database that is opened anew. Beside `git repack`, gix 0.90 can panic when a
+    /// database takes in that its packs have changed (gix-odb's `consolidate_with_disk_state`), or
+    /// run out of slots for them; one that never looks at the folder again does neither.
+    fn ask_odb<T>(&self, ask: impl Fn(&Odb) -> Answer<T>) -> Answer<T> {
+        // What a panic leaves half-done in the database is thrown away with it.
+        let guarded = |odb: &Odb| {
+            catch_unwind(AssertUnwindSafe(|| ask(odb))).unwrap_or_else(|_| Err("gix panicked over it".to_owned()))
+        };
+        let mut odb = self.odb.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Ok(Some(found)) = guarded(&odb) {
+            return Ok(Some(found));
+        }
+        *odb = open_odb(self.loose.path(), self.hash).map_err(|error| error.to_string())?;
+        guarded(&odb)
     }
+}
+
+/// A database that knows the packs there are when it is first asked for something.
+pub(super) fn open_odb(folder: &Path, hash: gix::hash::Kind) -> std::io::Result<Odb> {
+    let mut odb = gix::odb::at(folder, hash)?;
+    odb.refresh_never();
+    Ok(odb)
 }
 
 /// The I/O error at the root of one of gix's, rebuilt, since it can't be moved out.
@@ -127,4 +169,29 @@ fn io_cause(error: &(dyn std::error::Error + 'static)) -> Option<std::io::Error>
         next = error.source();
     }
     None
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use super::*;
+    use crate::store::files::FilesOptions;
+
+    #[test]
+    fn a_panic_in_the_object_database_is_asked_again_in_a_fresh_one() {
+        let dir = tempfile::tempdir().unwrap();
+        assert!(std::process::Command::new("git").args(["init", "-q"]).arg(dir.path()).status().unwrap().success());
+        let store = FilesStore::open(dir.path(), &FilesOptions::default()).unwrap();
+        let asked = Cell::new(0);
+        let once = |_: &Odb| {
+            asked.set(asked.get() + 1);
+            assert!(asked.get() > 1, "as gix does");
+            Ok(Some(asked.get()))
+        };
+        assert_eq!(store.ask_odb(once), Ok(Some(2)));
+        let always = |_: &Odb| -> Answer<()> { panic!("for ever") };
+        assert!(store.ask_odb(always).unwrap_err().contains("gix panicked"));
+        assert!(!store.has_object(&Oid::from_bytes(&[1; 20]).unwrap()));
+    }
 }

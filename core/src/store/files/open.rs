@@ -64,12 +64,13 @@ impl FilesStore {
         let packed_path = packed_path.canonicalize().unwrap_or(packed_path);
         let objects_dir = repo.objects.store_ref().path().to_owned();
         let loose = gix::odb::loose::Store::at_opts(
-            objects_dir,
+            objects_dir.clone(),
             hash,
             gix::odb::loose::Options { alloc_limit_bytes: Some(8 << 20), compression: repo.loose_compression() },
         );
         let precious = boolean("extensions.preciousObjects");
-        let odb = repo.objects.clone().into_inner();
+        let odb = super::objects::open_odb(&objects_dir, hash)
+            .map_err(|error| Error::io(format_args!("can't open {}", objects_dir.display()), error))?;
         Ok(FilesStore {
             hash,
             loose,
