@@ -164,3 +164,27 @@ fn waiters_restore_the_record_of_a_holder_that_is_no_gitlock() {
     }
     panic!("nobody wrote the record again");
 }
+
+/// Who comes to wait behind a record that isn't there waits, and is told why when its time is over.
+#[test]
+fn whoever_waits_behind_a_pruned_record_waits_on() {
+    let repo = Repo::new();
+    let manager = LockManager::open(repo.path()).unwrap();
+    let record = r#"{"id":"plain","acquiredAt":1000,"timeout":4000000000000,"fingerprint":"f","exclusive":true,"pid":1,"hostname":"elsewhere"}"#;
+    fs::write(repo.path().join("record"), record).unwrap();
+    let object = repo.git(&["hash-object", "-w", "record"]);
+    repo.git(&["update-ref", "refs/gitvan/locks/build", &object]);
+    let file = object_file(&repo, &object);
+    let bytes = fs::read(&file).unwrap();
+    fs::remove_file(&file).unwrap();
+    let error = manager.lock("build").wait(Duration::from_millis(50)).acquire().unwrap_err();
+    assert_eq!(error.code(), ErrorCode::Timeout, "{error}");
+    assert!(error.to_string().contains("not in the repository"), "{error}");
+    assert_eq!(manager.lock("build").acquire_now().unwrap_err().code(), ErrorCode::RecordMissing);
+    let (sender, done) = std::sync::mpsc::channel();
+    let _waiting = manager.lock("build").start(move |result| sender.send(result.map(drop)).unwrap()).unwrap();
+    assert!(done.recv_timeout(Duration::from_millis(300)).is_err(), "it must wait");
+    fs::write(&file, bytes).unwrap();
+    manager.release(&gitlock::LockHandle::by_fingerprint("build", "f").unwrap()).unwrap();
+    done.recv_timeout(Duration::from_secs(60)).unwrap().unwrap();
+}

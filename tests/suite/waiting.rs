@@ -265,3 +265,43 @@ fn a_wait_that_is_cancelled_while_it_is_granted_holds_nothing() {
         free.release().unwrap();
     }
 }
+
+/// A caller's mistake ends neither the background thread nor anybody's wait.
+#[test]
+fn a_panic_in_a_callback_harms_nobody_else() {
+    let repo = Repo::new();
+    let manager = LockManager::open(repo.path()).unwrap();
+    let short = manager.lock("short").ttl(Duration::from_millis(100)).renew(false).acquire().unwrap();
+    short.on_lost(|_| panic!("a listener that panics"));
+    let other = manager.lock("short-too").ttl(Duration::from_millis(150)).renew(false).acquire().unwrap();
+    let (sender, lost) = mpsc::channel();
+    other.on_lost(move |error| sender.send(error.code()).unwrap());
+    assert_eq!(lost.recv_timeout(SOON).unwrap(), ErrorCode::LockLost);
+    let held = LockManager::open(repo.path()).unwrap().lock("long").acquire().unwrap();
+    manager.lock("long").start(|_| panic!("a callback that panics")).unwrap();
+    let (sender, done) = mpsc::channel();
+    manager.lock("long").start(move |guard| sender.send(guard.map(drop)).unwrap()).unwrap();
+    while manager.status("long").unwrap().queue.len() < 2 {
+        thread::sleep(Duration::from_millis(5));
+    }
+    held.release().unwrap();
+    done.recv_timeout(SOON).unwrap().unwrap();
+    assert!(!manager.status("long").unwrap().is_held());
+}
+
+/// A manager that goes tells those who wait.
+#[test]
+fn a_wait_hears_that_its_manager_is_gone() {
+    let repo = Repo::new();
+    let holder = LockManager::open(repo.path()).unwrap();
+    let held = holder.lock("x").acquire().unwrap();
+    let manager = LockManager::open(repo.path()).unwrap();
+    let (sender, done) = mpsc::channel();
+    manager.lock("x").start(move |guard| sender.send(guard.map(drop)).unwrap()).unwrap();
+    while holder.status("x").unwrap().queue.is_empty() {
+        thread::sleep(Duration::from_millis(5));
+    }
+    drop(manager);
+    assert_eq!(done.recv_timeout(SOON).unwrap().unwrap_err().code(), ErrorCode::Cancelled);
+    held.release().unwrap();
+}

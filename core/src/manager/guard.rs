@@ -19,7 +19,7 @@ use crate::{
     name::LockName,
 };
 
-use super::{Inner, wait::refused};
+use super::{Inner, callback, wait::refused};
 
 type LostFn = Box<dyn FnOnce(&Error) + Send>;
 
@@ -126,7 +126,7 @@ impl TenureState {
         };
         tracing::error!(lock = %self.name, id = self.id, why, "a lock was lost");
         for listener in listeners {
-            listener(&lost_error(&self.name, why));
+            callback::call("on_lost", &self.name, || listener(&lost_error(&self.name, why)));
         }
     }
 

@@ -1,5 +1,6 @@
 //! Managers and guards: what carries the decisions of [`crate::lock`] out on a store.
 
+mod callback;
 mod commit_loop;
 mod doctor;
 mod guard;

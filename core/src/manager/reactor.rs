@@ -4,6 +4,7 @@
 
 use std::{
     collections::HashMap,
+    panic::{AssertUnwindSafe, catch_unwind},
     sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
 };
 
@@ -24,6 +25,9 @@ use super::{
 
 /// How long after a change the store is tended, in milliseconds.
 const TEND_AFTER: u64 = 2_000;
+
+/// How long after a panic the background thread goes on, in milliseconds.
+const AFTER_PANIC: u64 = 10;
 
 /// How much later each place in the queue looks when a lease ends or an owner dies, in
 /// milliseconds: the first does the work, and the others find it done.
@@ -166,7 +170,14 @@ impl World {
         loop {
             let Some(inner) = inner.upgrade() else { return };
             inner.reactor().lock().earliest = u64::MAX;
-            let until = self.turn(&inner).unwrap_or(u64::MAX);
+            // Whatever it was, it must not end renewals and everybody's waits. Those that the turn
+            // had in its hands are told by `WaitEntry`'s drop.
+            let until = catch_unwind(AssertUnwindSafe(|| self.turn(&inner))).unwrap_or_else(|_| {
+                tracing::error!("the background thread panicked; it goes on");
+                self.waits.values_mut().for_each(|waited| waited.next = 0);
+                Some(inner.commits.clock.boot_ms() + AFTER_PANIC)
+            });
+            let until = until.unwrap_or(u64::MAX);
             let clock = inner.commits.clock.clone();
             let until = {
                 // In one step: what came since the turn began has woken nobody.

@@ -117,7 +117,7 @@ impl LockStatus {
                 let others = if more == 0 { String::new() } else { format!(" and {more} more") };
                 format!("; it is held by {}{others}", describe(&first.holder))
             }
-            None => String::new(),
+            None => self.problem.iter().map(|problem| format!("; it counts as held, and {problem}")).collect(),
         }
     }
 }

@@ -21,7 +21,7 @@ use crate::{
 };
 
 use super::{
-    Inner, LockGuard, LockStatus,
+    Inner, LockGuard, LockStatus, callback,
     guard::TenureState,
     request::{Checked, Patience, WaitProgress},
 };
@@ -161,9 +161,7 @@ impl WaitEntry {
                     answer = self.ask(inner);
                 }
                 // It may be written again, or end after its hour.
-                Ok(Outcome::Refused(Refusal::Opaque(Opaque::Missing { .. }))) if self.is_queued() => {
-                    return Verdict::Waits(self);
-                }
+                Ok(Outcome::Refused(Refusal::Opaque(Opaque::Missing { .. }))) => return Verdict::Waits(self),
                 // Whoever is willing to wait is only refused like this when its time is over.
                 Ok(Outcome::Refused(Refusal::Held { holder, .. })) => {
                     let who = format!("; it is held by {}", super::status::describe(&holder));
@@ -229,7 +227,7 @@ impl WaitEntry {
 
     pub(super) fn finish(mut self, result: Result<LockGuard>) -> Verdict {
         if let Some(done) = self.done.take() {
-            done(result);
+            callback::call("done", self.name(), move || done(result));
         }
         Verdict::Over
     }
@@ -242,7 +240,8 @@ impl WaitEntry {
         self.told = true;
         let ahead = status.queue.iter().position(|waiter| waiter.waiter.claim.id == self.checked.claim.id).unwrap_or(0);
         if let Some(progress) = &mut self.checked.options.progress {
-            progress(&WaitProgress { ahead, status: status.clone() });
+            let news = WaitProgress { ahead, status: status.clone() };
+            callback::call("on_wait", &self.checked.name, || progress(&news));
         }
     }
 
@@ -253,6 +252,22 @@ impl WaitEntry {
         let (now, proof) = (inner.commits.clock.boot_ms(), std::mem::take(&mut self.checked.proof));
         let tenure = TenureState::new(self.checked.name.clone(), holder, proof, renews, options.max_hold, now);
         inner.adopt(tenure)
+    }
+}
+
+impl Drop for WaitEntry {
+    /// Whoever waits is told, also when the wait ends in no ordinary way.
+    fn drop(&mut self) {
+        if let Some(done) = self.done.take() {
+            let error = Error::new(
+                ErrorCode::Cancelled,
+                format!(
+                    "the wait for the lock {} ended because its manager is gone, or failed; open one and acquire again",
+                    self.checked.name
+                ),
+            );
+            callback::call("done", &self.checked.name, move || done(Err(error)));
+        }
     }
 }
 
