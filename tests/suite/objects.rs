@@ -10,7 +10,7 @@ use std::{
 use gitlock::{
     LockManager, Options,
     store::{
-        Object, Oid, RefStore,
+        NewValue, Object, Oid, RefStore,
         files::{FilesOptions, FilesStore},
     },
 };
@@ -191,4 +191,21 @@ fn packs_that_come_and_go_are_followed() {
             look(&format!("rename {round} of {renames}"));
         }
     }
+}
+
+/// What was in a pack that is gone is gone, even for a process that read it there.
+#[test]
+fn a_pack_that_is_gone_is_noticed() {
+    let repo = Repo::new();
+    let store = FilesStore::open(repo.path(), &FilesOptions::default()).unwrap();
+    fs::write(repo.path().join("file"), "content").unwrap();
+    let blob = repo.git(&["hash-object", "-w", "file"]);
+    repo.git(&["update-ref", "refs/kept/it", blob.trim()]);
+    repo.git(&["repack", "-a", "-d", "-q"]);
+    let value = NewValue::Blob(b"content".to_vec());
+    assert!(!store.restore(&value).unwrap(), "the control: it is packed");
+    repo.git(&["update-ref", "-d", "refs/kept/it"]);
+    repo.git(&["repack", "-a", "-d", "-q"]);
+    assert!(store.restore(&value).unwrap(), "it was thrown away with its pack");
+    repo.git(&["cat-file", "-e", blob.trim()]);
 }

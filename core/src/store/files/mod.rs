@@ -80,7 +80,7 @@ pub struct FilesStore {
     common_dir: PathBuf,
     hash: gix::hash::Kind,
     loose: gix::odb::loose::Store,
-    odb: Mutex<gix::odb::Handle>,
+    packs: Mutex<objects::Packs>,
     packed: PackedRefs,
     rules: LockRules,
     sweep: sweep::Spool,

@@ -134,8 +134,8 @@ impl FilesStore {
         self.ask_odb(header).map_err(|error| format!("it is damaged: {error}"))
     }
 
-    /// Asks the whole database, packs and alternates too. What isn't there, or fails, is asked for
-    /// once more in a database that is opened anew. Beside `git repack`, gix 0.90 can panic when a
+    /// Asks the whole database, packs and alternates too. It is opened anew when packs have come or
+    /// gone, since what was in a pack that is gone may be gone; and where it fails, or doesn't have it. Beside `git repack`, gix 0.90 can panic when a
     /// database takes in that its packs have changed (gix-odb's `consolidate_with_disk_state`), or
     /// run out of slots for them; one that never looks at the folder again does neither.
     fn ask_odb<T>(&self, ask: impl Fn(&Odb) -> Answer<T>) -> Answer<T> {
@@ -143,20 +143,41 @@ impl FilesStore {
         let guarded = |odb: &Odb| {
             catch_unwind(AssertUnwindSafe(|| ask(odb))).unwrap_or_else(|_| Err("gix panicked over it".to_owned()))
         };
-        let mut odb = self.odb.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Ok(Some(found)) = guarded(&odb) {
+        let mut packs = self.packs.lock().unwrap_or_else(PoisonError::into_inner);
+        if packs.as_of.is_some()
+            && packs.as_of == self.packs_changed()
+            && let Ok(Some(found)) = guarded(&packs.odb)
+        {
             return Ok(Some(found));
         }
-        *odb = open_odb(self.loose.path(), self.hash).map_err(|error| error.to_string())?;
-        guarded(&odb)
+        // Looked at before, so that what changes meanwhile shows the next time.
+        let as_of = self.packs_changed();
+        *packs = Packs { as_of, ..Packs::open(self.loose.path(), self.hash).map_err(|error| error.to_string())? };
+        guarded(&packs.odb)
+    }
+
+    /// When packs last came or went; `None` if that is too short a while ago for the file system's
+    /// clock to tell the next change from it.
+    fn packs_changed(&self) -> Option<u64> {
+        let modified = std::fs::metadata(self.loose.path().join("pack")).and_then(|meta| meta.modified()).ok()?;
+        let modified = modified.duration_since(std::time::UNIX_EPOCH).ok()?;
+        let settled = crate::clock::millis(modified).saturating_add(2_000) < self.rules.clock.now().wall;
+        u64::try_from(modified.as_nanos()).ok().filter(|_| settled)
     }
 }
 
-/// A database that knows the packs there are when it is first asked for something.
-pub(super) fn open_odb(folder: &Path, hash: gix::hash::Kind) -> std::io::Result<Odb> {
-    let mut odb = gix::odb::at(folder, hash)?;
-    odb.refresh_never();
-    Ok(odb)
+/// The object database as of a moment: it knows the packs that there were when it was first asked.
+pub(super) struct Packs {
+    odb: Odb,
+    as_of: Option<u64>,
+}
+
+impl Packs {
+    pub(super) fn open(folder: &Path, hash: gix::hash::Kind) -> std::io::Result<Packs> {
+        let mut odb = gix::odb::at(folder, hash)?;
+        odb.refresh_never();
+        Ok(Packs { odb, as_of: None })
+    }
 }
 
 /// The I/O error at the root of one of gix's, rebuilt, since it can't be moved out.

@@ -69,12 +69,12 @@ impl FilesStore {
             gix::odb::loose::Options { alloc_limit_bytes: Some(8 << 20), compression: repo.loose_compression() },
         );
         let precious = boolean("extensions.preciousObjects");
-        let odb = super::objects::open_odb(&objects_dir, hash)
+        let packs = super::objects::Packs::open(&objects_dir, hash)
             .map_err(|error| Error::io(format_args!("can't open {}", objects_dir.display()), error))?;
         Ok(FilesStore {
             hash,
             loose,
-            odb: Mutex::new(odb),
+            packs: Mutex::new(packs),
             packed: PackedRefs::new(packed_path),
             rules,
             sweep: Spool::new(options.sweep_grace, precious),
