@@ -31,8 +31,9 @@ const GENERATION: u64 = 8 << 20;
 /// After how many entries a process looks whether the log was rotated by another.
 const LOOK_EVERY: u32 = 64;
 
-/// How much of the log's end a one-shot command looks through.
-const TAIL: u64 = 64 << 10;
+/// How much of the log's end a one-shot command looks through: about two seconds of the busiest lock, which is
+/// as long as a process that ended may have left undone.
+const TAIL: u64 = 512 << 10;
 
 #[derive(Default)]
 pub(super) struct Recent(Mutex<State>);
