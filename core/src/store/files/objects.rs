@@ -150,10 +150,17 @@ impl FilesStore {
         {
             return Ok(Some(found));
         }
-        // Looked at before, so that what changes meanwhile shows the next time.
-        let as_of = self.packs_changed();
-        *packs = Packs { as_of, ..Packs::open(self.loose.path(), self.hash).map_err(|error| error.to_string())? };
-        guarded(&packs.odb)
+        let mut anew = || {
+            // Looked at before, so that what changes meanwhile shows the next time.
+            let as_of = self.packs_changed();
+            let fresh = Packs::open(self.loose.path(), self.hash).map_err(|error| error.to_string())?;
+            *packs = Packs { as_of, ..fresh };
+            guarded(&packs.odb)
+        };
+        anew().or_else(|error| {
+            tracing::warn!(error, "the object database is opened again");
+            anew()
+        })
     }
 
     /// When packs last came or went; `None` if that is too short a while ago for the file system's
