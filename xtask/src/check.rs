@@ -55,7 +55,7 @@ const RULES: &[Rule] = &[
     Rule {
         within: &["core/src/", "cli/src/"],
         except: &["core/src/manager/commit_loop.rs", "core/src/store/"],
-        words: &[".transact(", ".transact_within("],
+        words: &[".transact("],
         why: "only the commit loop changes refs",
     },
     Rule {

@@ -28,11 +28,8 @@ use super::{
 
 pub(super) type Done = Box<dyn FnOnce(Result<LockGuard>) + Send>;
 
-/// For how long a wait that is over tries to leave the queue. Where it fails, a grant lapses after one claim window.
-const LEAVING_AT_MOST: std::time::Duration = std::time::Duration::from_secs(1);
-
-/// For how long a wait in the queue may fail to read or change its lock before it gives up, in milliseconds.
-const FAILING_AT_MOST: u64 = 300_000;
+/// How often in a row a wait may fail to read its lock before it gives up.
+const MOST_FAILURES: u32 = 30;
 
 /// A wait that goes on in the background. Dropping this doesn't end it.
 #[derive(Clone, Debug)]
@@ -63,8 +60,7 @@ pub(super) struct WaitEntry {
     until: Option<(u64, u64)>,
     cancelled: Arc<AtomicBool>,
     done: Option<Done>,
-    /// Since when it has failed to ask, on the boot clock; before it is queued, since when it asks.
-    failing_since: Option<u64>,
+    failures: u32,
     /// Whether its progress was told since it came.
     told: bool,
 }
@@ -98,7 +94,7 @@ impl WaitEntry {
             });
         }
         let (ids, by) = (vec![checked.claim.id.clone()], inner.actor());
-        WaitEntry { checked, by, ids, place: None, until, cancelled, done, failing_since: Some(now.boot), told: false }
+        WaitEntry { checked, by, ids, place: None, until, cancelled, done, failures: 0, told: false }
     }
 
     pub(super) fn waiting(&self, inner: &Arc<Inner>) -> Waiting {
@@ -154,7 +150,7 @@ impl WaitEntry {
                     return self.finish(Ok(guard));
                 }
                 Ok(Outcome::Queued { place, .. }) => {
-                    self.failing_since = None;
+                    self.failures = 0;
                     self.place.get_or_insert(place);
                     return Verdict::Waits(self);
                 }
@@ -183,22 +179,16 @@ impl WaitEntry {
                     );
                     return self.finish(Err(error));
                 }
-                Err(error) => return self.stumble(inner, error),
+                Err(error) => return self.stumble(error),
             }
         }
     }
 
     /// A failure that may pass is waited out; others end the wait.
-    pub(super) fn stumble(mut self, inner: &Inner, error: Error) -> Verdict {
-        let now = inner.commits.clock.boot_ms();
-        let failing = now.saturating_sub(*self.failing_since.get_or_insert(now));
-        // Before it queues, whoever asked wants to know soon.
-        let most = match (self.is_queued(), error.code()) {
-            (true, _) => FAILING_AT_MOST,
-            (false, ErrorCode::RepositoryBusy) => inner.lock_timeout,
-            (false, _) => 0,
-        };
-        if error.retry() == Retry::Later && failing < most {
+    pub(super) fn stumble(mut self, error: Error) -> Verdict {
+        self.failures += 1;
+        // Before it queues, whoever asked wants to know at once.
+        if error.retry() == Retry::Later && self.place.is_some() && self.failures < MOST_FAILURES {
             tracing::warn!(lock = %self.name(), %error, "a waiter can't read its lock; it will try again");
             return Verdict::Waits(self);
         }
@@ -208,7 +198,7 @@ impl WaitEntry {
     /// Leaves the queue because of a timeout or a cancel.
     pub(super) fn give_up(self, inner: &Inner, status: Option<&LockStatus>) -> Verdict {
         let request = Request::Cancel { ids: self.ids.clone() };
-        if let Err(error) = inner.commits.submit_within(self.name(), request, &self.by, Some(LEAVING_AT_MOST)) {
+        if let Err(error) = inner.commits.submit(self.name(), request, &self.by) {
             tracing::warn!(lock = %self.name(), %error, "a waiter could not leave the queue; it may be granted the lock for one claim window");
         }
         let error = if self.is_cancelled() {

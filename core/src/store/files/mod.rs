@@ -204,12 +204,7 @@ impl RefStore for FilesStore {
 
     #[tracing::instrument(level = "debug", skip_all, fields(edits = edits.len()), err(level = "debug"))]
     fn transact(&self, edits: &[RefEdit]) -> Result<Transacted> {
-        self.swap(edits, &self.rules)
-    }
-
-    #[tracing::instrument(level = "debug", skip_all, fields(edits = edits.len()), err(level = "debug"))]
-    fn transact_within(&self, edits: &[RefEdit], patience: Duration) -> Result<Transacted> {
-        self.swap(edits, &LockRules { timeout: patience.min(self.rules.timeout), ..self.rules.clone() })
+        self.swap(edits)
     }
 
     fn restore(&self, value: &NewValue) -> Result<bool> {
