@@ -71,27 +71,27 @@ fn a_thousand_waits_cost_one_thread_and_next_to_no_cpu() {
     }
 }
 
+/// The lock is released that long after somebody has queued who never polls.
+fn one_waits_for_a_release(repo: &Repo, holder: &LockManager, after: Duration) {
+    let guard = holder.lock("x").acquire().unwrap();
+    let waiter = never_polls(repo);
+    let (sender, queued) = mpsc::channel();
+    let waits = thread::spawn(move || {
+        let request = waiter.lock("x").wait(SOON).on_wait(move |_| sender.send(()).unwrap_or_default());
+        request.acquire().unwrap().release().unwrap();
+    });
+    queued.recv_timeout(SOON).unwrap();
+    thread::sleep(after);
+    guard.release().unwrap();
+    waits.join().unwrap();
+}
+
 #[test]
 fn a_release_in_another_process_wakes_the_next_without_polling() {
     let repo = Repo::new();
     let holder = LockManager::open(repo.path()).unwrap();
     for _ in 0..20 {
-        let guard = holder.lock("x").acquire().unwrap();
-        let waiter = never_polls(&repo);
-        let (sender, queued) = mpsc::channel();
-        let waits = thread::spawn(move || {
-            waiter
-                .lock("x")
-                .wait(SOON)
-                .on_wait(move |_| sender.send(()).unwrap_or_default())
-                .acquire()
-                .unwrap()
-                .release()
-                .unwrap();
-        });
-        queued.recv_timeout(SOON).unwrap();
-        guard.release().unwrap();
-        waits.join().unwrap();
+        one_waits_for_a_release(&repo, &holder, Duration::ZERO);
     }
 }
 
@@ -110,24 +110,8 @@ fn a_release_wakes_the_next_beside_pack_refs_which_removes_the_watched_folder() 
         rounds
     });
     for _ in 0..40 {
-        let guard = holder.lock("x").acquire().unwrap();
-        let waiter = never_polls(&repo);
-        let (sender, queued) = mpsc::channel();
-        let waits = thread::spawn(move || {
-            waiter
-                .lock("x")
-                .wait(SOON)
-                .on_wait(move |_| sender.send(()).unwrap_or_default())
-                .acquire()
-                .unwrap()
-                .release()
-                .unwrap();
-        });
-        queued.recv_timeout(SOON).unwrap();
         // Long enough for pack-refs to pack the ref and remove its folder.
-        thread::sleep(Duration::from_millis(20));
-        guard.release().unwrap();
-        waits.join().unwrap();
+        one_waits_for_a_release(&repo, &holder, Duration::from_millis(20));
     }
     drop(stop);
     assert!(packer.join().unwrap() > 10);

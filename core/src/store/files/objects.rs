@@ -134,10 +134,12 @@ impl FilesStore {
         self.ask_odb(header).map_err(|error| format!("it is damaged: {error}"))
     }
 
-    /// Asks the whole database, packs and alternates too. It is opened anew when packs have come or
-    /// gone, since what was in a pack that is gone may be gone; and where it fails, or doesn't have it. Beside `git repack`, gix 0.90 can panic when a
-    /// database takes in that its packs have changed (gix-odb's `consolidate_with_disk_state`), or
-    /// run out of slots for them; one that never looks at the folder again does neither.
+    /// Asks the whole database, packs and alternates too.
+    ///
+    /// It is opened anew when packs have come or gone, since what was in a pack that is gone may be
+    /// gone, and when it hasn't what is asked for. gix would follow the packs by itself; but beside
+    /// `git repack` gix 0.90 can panic over it (gix-odb's `consolidate_with_disk_state`), or run out
+    /// of slots for them. A database that never looks at the folder again does neither.
     fn ask_odb<T>(&self, ask: impl Fn(&Odb) -> Answer<T>) -> Answer<T> {
         // What a panic leaves half-done in the database is thrown away with it.
         let guarded = |odb: &Odb| {
