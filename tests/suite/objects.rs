@@ -158,8 +158,8 @@ fn packs_that_come_and_go_are_followed() {
     repo.git(&["repack", "-a", "-d", "-q"]);
     let blob = Oid::from_hex(blob.trim().as_bytes()).unwrap();
     let folder = repo.git_dir().join("objects/pack");
-    let idx = fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path());
-    let mut name = idx.filter(|path| path.extension().is_some_and(|end| end == "idx")).next().unwrap();
+    let mut files = fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path());
+    let mut name = files.find(|path| path.extension().is_some_and(|end| end == "idx")).unwrap();
     for round in 0..100 {
         assert!(matches!(store.object(&blob).unwrap(), Object::Blob(_)), "round {round}");
         let next = folder.join(format!("pack-{round:040}.idx"));
