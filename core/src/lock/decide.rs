@@ -68,7 +68,7 @@ pub struct Call {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Request {
     /// To hold the lock, or to queue for it. Asked again under the same id, it claims what was
-    /// granted meanwhile.
+    /// granted meanwhile; an id is never granted twice.
     Acquire {
         /// Who asks.
         claim: Claim,
@@ -78,6 +78,9 @@ pub enum Request {
         wait: Option<Wait>,
         /// The place it had before, if it lost it through no fault of its own.
         place: Option<Place>,
+        /// Whether this id may stand in the record already, or may have: it was asked for before,
+        /// and the answer was that it queues, or was lost.
+        asked_before: bool,
     },
     /// To hold it longer.
     Extend {
@@ -165,7 +168,7 @@ pub enum Outcome {
         /// Its place.
         place: Place,
     },
-    /// What was asked for under this id has ended; ask again under a fresh one.
+    /// This id was asked for before, and neither waits nor holds any more; ask again under a fresh one.
     Gone,
     /// The tenure as it is now.
     Extended(Holder),

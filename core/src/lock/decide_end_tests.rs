@@ -134,7 +134,7 @@ fn an_ended_lease_cannot_be_extended_even_if_nobody_has_taken_the_lock() {
     lab.pass(TTL);
     assert_eq!(lab.ask(extend("a", TTL)), Outcome::Refused(Refusal::NotHeld));
     assert_eq!((lab.state.held.clone(), lab.causes()), (Held::Free, vec![("a", "expired")]));
-    assert_eq!(lab.ask(exclusive("a")), Outcome::Gone, "nor taken up again under its id");
+    assert_eq!(lab.ask(again(exclusive("a"))), Outcome::Gone, "nor taken up again under its id");
     granted(lab.ask(exclusive("a2")));
 }
 
@@ -264,7 +264,7 @@ fn a_tenure_that_the_journal_calls_ended_is_finished_without_a_second_commit() {
             other => panic!("{other:?}"),
         }
         assert_eq!(lab.ask(extend("a", TTL)), Outcome::Refused(Refusal::NotHeld));
-        assert_eq!(lab.ask(exclusive("a")), Outcome::Gone);
+        assert_eq!(lab.ask(again(exclusive("a"))), Outcome::Gone);
         assert_eq!(lab.causes(), [("a", "released")]);
     }
 }

@@ -102,12 +102,29 @@ fn who_has_an_old_place_gets_it_back() {
         priority: 0,
         wait: Some(Wait::default()),
         place: Some(place),
+        asked_before: false,
     };
     assert_eq!(queued(lab.ask(rejoins)), (0, place));
     assert_eq!(lab.waiters(), ["b2", "d"]);
     lab.pass(1_000);
     lab.ask(release("thief"));
     assert_eq!(lab.holder("b2").waited, 1_020, "counted from the first arrival");
+}
+
+/// The journal's tip names only the newest end, so it isn't what tells.
+#[test]
+fn who_slept_through_its_grant_and_two_more_tenures_needs_a_fresh_id() {
+    let mut lab = Lab::new();
+    lab.ask_all(&[exclusive("a"), exclusive("b"), exclusive("c")]);
+    lab.ask(release("a"));
+    lab.pass(WINDOW);
+    lab.ask(again(exclusive("c")));
+    lab.ask(release("c"));
+    lab.ask(exclusive("d"));
+    lab.ask(release("d"));
+    assert_eq!(lab.causes(), [("a", "released"), ("b", "expired"), ("c", "released"), ("d", "released")]);
+    assert_eq!(lab.ask(again(exclusive("b"))), Outcome::Gone);
+    assert_eq!(lab.state.held, Held::Free);
 }
 
 #[test]
@@ -145,7 +162,7 @@ fn a_grant_that_is_not_claimed_costs_its_window() {
     lab.ask_all(&[exclusive("a"), exclusive("b"), exclusive("c")]);
     lab.ask(release("a"));
     lab.pass(WINDOW);
-    assert_eq!(lab.ask(exclusive("b")), Outcome::Gone, "and its id is used up");
+    assert_eq!(lab.ask(again(exclusive("b"))), Outcome::Gone, "and its id is used up");
     assert_eq!((lab.causes().last().copied(), lab.holders()), (Some(("b", "expired")), vec!["c".to_owned()]));
 }
 

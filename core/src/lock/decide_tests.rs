@@ -171,7 +171,17 @@ fn proof(id: &str) -> String {
 }
 
 fn asks(claim: Claim, priority: i32, wait: Option<Wait>) -> Request {
-    Request::Acquire { claim, priority, wait, place: None }
+    Request::Acquire { claim, priority, wait, place: None, asked_before: false }
+}
+
+/// The same, from somebody who was told before that it queues.
+fn again(request: Request) -> Request {
+    match request {
+        Request::Acquire { claim, priority, wait, place, .. } => {
+            Request::Acquire { claim, priority, wait, place, asked_before: true }
+        }
+        other => other,
+    }
 }
 
 /// Waits for ever.
@@ -445,7 +455,7 @@ fn a_tenure_that_begins_and_ends_in_one_batch_leaves_its_entry() {
     let mut lab = Lab::new();
     lab.ask_all(&[exclusive("a"), release("a")]);
     assert_eq!((lab.state.held.clone(), lab.causes()), (Held::Free, vec![("a", "released")]));
-    let outcomes = lab.ask_all(&[exclusive("b"), release("b"), exclusive("b")]);
+    let outcomes = lab.ask_all(&[exclusive("b"), release("b"), again(exclusive("b"))]);
     assert_eq!(outcomes[2], Outcome::Gone, "an id is good for one tenure");
 }
 

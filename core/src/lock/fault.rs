@@ -61,7 +61,7 @@ faults! {
     ReleaseWithoutProof,
     /// A queue whose lease is long overdue is kept, and its dead each cost a claim window.
     KeepDeadQueue,
-    /// A new claim is granted under an id whose tenure has ended.
+    /// Who was queued and is gone from the record is granted again under its old id.
     ReuseEndedId,
     /// The guard believes in its lease until the very end.
     NoSafetyMargin,

@@ -156,6 +156,11 @@ impl Record {
         self.queue.iter().position(|waiter| waiter.claim.id == id)
     }
 
+    /// Whether this id holds or waits.
+    pub fn knows(&self, id: &str) -> bool {
+        self.holder(id).is_some() || self.position(id).is_some()
+    }
+
     /// The highest token that any holder carries.
     pub fn highest_token(&self) -> u64 {
         self.holders.iter().filter_map(|holder| holder.token).max().unwrap_or(0)

@@ -244,7 +244,16 @@ impl<'a> Work<'a> {
             };
         }
         match request {
-            Request::Acquire { claim, priority, wait, place } => self.acquire(claim, *priority, wait.as_ref(), *place),
+            Request::Acquire { claim, asked_before, .. }
+                if *asked_before && !self.record.knows(&claim.id) && !self.fault(Fault::ReuseEndedId) =>
+            {
+                // Its tenure ended while it slept, or somebody overwrote the record. Which of the two, the
+                // journal's tip alone doesn't tell: others may have ended since.
+                Outcome::Gone
+            }
+            Request::Acquire { claim, priority, wait, place, .. } => {
+                self.acquire(claim, *priority, wait.as_ref(), *place)
+            }
             Request::Extend { tenure, ttl, rebind } => self.extend(tenure, *ttl, rebind.as_ref()),
             Request::Release { tenure } => match self.find(tenure) {
                 Ok(at) => {
@@ -293,12 +302,6 @@ impl<'a> Work<'a> {
         if let Some(ahead) = self.record.position(&claim.id) {
             let Waiter { rank, since, .. } = self.record.queue[ahead];
             return Outcome::Queued { ahead, place: Place { rank, since } };
-        }
-        let ended_now = |ended: &Ended| ended.holder.as_ref().is_some_and(|holder| holder.claim.id == claim.id);
-        if (self.journal.ended.contains(&claim.id) || self.ended.iter().any(ended_now))
-            && !self.fault(Fault::ReuseEndedId)
-        {
-            return Outcome::Gone;
         }
         if self.highest_token >= MAX_NUMBER {
             return Outcome::Refused(Refusal::TokensExhausted);

@@ -264,6 +264,9 @@ impl CommitLoop {
                 Transacted::Unknown => {
                     // A break of everybody must not go on to break who comes after.
                     for (call, outcome) in calls.iter_mut().zip(&decision.outcomes) {
+                        if let Request::Acquire { asked_before, .. } = &mut call.request {
+                            *asked_before = true;
+                        }
                         if let (Request::Break { id: None, .. }, Outcome::Broken(_)) = (&call.request, outcome) {
                             call.request = Request::Reap;
                         }

@@ -46,7 +46,7 @@ use commit_loop::CommitLoop;
 use guard::TenureState;
 use reactor::Reactor;
 use request::{Checked, Patience};
-use wait::{Done, Rendezvous, Verdict, WaitEntry, refused};
+use wait::{Done, Rendezvous, Verdict, WaitEntry, refused, unfit};
 
 /// The locks of one repository. Clones are the same manager; any number of threads may share one.
 ///
@@ -209,14 +209,17 @@ impl LockManager {
     fn acquire_now(&self, checked: Checked) -> Result<LockGuard> {
         let inner = self.inner();
         let mut entry = WaitEntry::new(inner, checked, None);
-        let Request::Acquire { claim, priority, .. } = entry.request() else {
-            return Err(Error::new(ErrorCode::Io, "a request was lost on its way; try again"));
-        };
         let name = entry.name().clone();
-        match inner.submit(&name, Request::Acquire { claim, priority, wait: None, place: None })? {
-            Outcome::Granted(holder) => Ok(entry.guard(inner, &holder)),
-            Outcome::Refused(refusal) => Err(refused(&name, refusal)),
-            _ => Err(Error::new(ErrorCode::Held, format!("the lock {name} is held; wait for it, or try again later"))),
+        loop {
+            return match inner.submit(&name, entry.request_now())? {
+                Outcome::Granted(holder) => Ok(entry.guard(inner, &holder)),
+                Outcome::Refused(refusal) => Err(refused(&name, refusal)),
+                Outcome::Gone => {
+                    entry.take_fresh_id();
+                    continue;
+                }
+                other => Err(unfit(&name, &other)),
+            };
         }
     }
 

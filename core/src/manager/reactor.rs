@@ -441,6 +441,7 @@ impl WaitedFor {
                 // Whoever asks is evidently there, so its queue isn't taken for dead.
                 asking.push(waits.remove(0));
             }
+            asking.iter_mut().for_each(|wait| wait.prepare(&record));
             let requests = asking.iter().map(WaitEntry::request).collect();
             let answers = inner.commits.submit_all(&snapshot.state.name, requests, &inner.actor());
             for (wait, answer) in asking.into_iter().zip(answers) {

@@ -14,7 +14,7 @@ use crate::{
     error_code::{ErrorCode, Retry},
     journal::Actor,
     lock::{
-        BootTime, Holder, Opaque, Outcome, Refusal, Request,
+        BootTime, Holder, Opaque, Outcome, Record, Refusal, Request,
         decide::{Place, Wait},
     },
     name::LockName,
@@ -55,6 +55,8 @@ pub(super) struct WaitEntry {
     by: Actor,
     /// Every id under which it ever asked; the last is the present one.
     ids: Vec<String>,
+    /// Whether the present one was in the queue.
+    queued: bool,
     place: Option<Place>,
     /// When it gives up, on the boot clock and on the wall clock.
     until: Option<(u64, u64)>,
@@ -94,7 +96,7 @@ impl WaitEntry {
             });
         }
         let (ids, by) = (vec![checked.claim.id.clone()], inner.actor());
-        WaitEntry { checked, by, ids, place: None, until, cancelled, done, failures: 0, told: false }
+        WaitEntry { checked, by, ids, queued: false, place: None, until, cancelled, done, failures: 0, told: false }
     }
 
     pub(super) fn waiting(&self, inner: &Arc<Inner>) -> Waiting {
@@ -134,6 +136,32 @@ impl WaitEntry {
             priority: self.checked.options.priority,
             wait: Some(Wait { until: self.until.map(|(boot, wall)| (wall, end(boot))) }),
             place: self.place,
+            asked_before: self.queued,
+        }
+    }
+
+    /// What it asks if it doesn't queue.
+    pub(super) fn request_now(&self) -> Request {
+        Request::Acquire {
+            claim: self.checked.claim.clone(),
+            priority: self.checked.options.priority,
+            wait: None,
+            place: None,
+            asked_before: false,
+        }
+    }
+
+    /// Goes on under another id: nothing was, or is left, of what was asked under the present one.
+    pub(super) fn take_fresh_id(&mut self) {
+        self.checked.claim.id = uuid::Uuid::new_v4().to_string();
+        self.ids.push(self.checked.claim.id.clone());
+        self.queued = false;
+    }
+
+    /// Makes ready to ask, as this reading of the lock makes it necessary.
+    pub(super) fn prepare(&mut self, record: &Record) {
+        if self.queued && !record.knows(self.id()) {
+            self.take_fresh_id();
         }
     }
 
@@ -152,12 +180,12 @@ impl WaitEntry {
                 Ok(Outcome::Queued { place, .. }) => {
                     self.failures = 0;
                     self.place.get_or_insert(place);
+                    self.queued = true;
                     return Verdict::Waits(self);
                 }
                 Ok(Outcome::Gone) => {
-                    // It was granted to this one while it slept, and the claim window closed.
-                    self.checked.claim.id = uuid::Uuid::new_v4().to_string();
-                    self.ids.push(self.checked.claim.id.clone());
+                    // It was granted to this one while it slept, and the claim window closed; or its place was lost.
+                    self.take_fresh_id();
                     answer = self.ask(inner);
                 }
                 // It may be written again, or end after its hour.
@@ -173,10 +201,7 @@ impl WaitEntry {
                     return self.finish(Err(error));
                 }
                 Ok(other) => {
-                    let error = Error::new(
-                        ErrorCode::Io,
-                        format!("the lock {} gave an answer that fits no question: {other:?}", self.name()),
-                    );
+                    let error = unfit(self.name(), &other);
                     return self.finish(Err(error));
                 }
                 Err(error) => return self.stumble(error),
@@ -272,7 +297,7 @@ impl Drop for WaitEntry {
 }
 
 /// Which waits of this process one reading of the lock concerns.
-pub(super) fn sort(waits: Vec<WaitEntry>, record: &crate::lock::Record) -> (Vec<WaitEntry>, Vec<WaitEntry>) {
+pub(super) fn sort(waits: Vec<WaitEntry>, record: &Record) -> (Vec<WaitEntry>, Vec<WaitEntry>) {
     let queued: HashSet<&str> = record.queue.iter().map(|waiter| &*waiter.claim.id).collect();
     // Who isn't queued was granted the lock, or has lost its place: both have to ask.
     waits.into_iter().partition(|wait| !queued.contains(wait.id()))
@@ -300,6 +325,11 @@ impl Rendezvous {
             result = self.there.wait(result).unwrap_or_else(PoisonError::into_inner);
         }
     }
+}
+
+/// An answer that no question of this kind has.
+pub(super) fn unfit(name: &LockName, outcome: &Outcome) -> Error {
+    Error::new(ErrorCode::Io, format!("the lock {name} gave an answer that fits no question: {outcome:?}"))
 }
 
 /// What a refusal is as an error.

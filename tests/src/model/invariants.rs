@@ -31,11 +31,10 @@ pub(super) fn in_state(rules: &Rules<'_>, world: &World) -> Result<(), Violation
     Ok(())
 }
 
-/// No tenure has two entries in the journal; one that began only now has none.
+/// No id has two entries in the journal.
 pub(super) fn ends_once(world: &World, holder: &Holder) -> Result<(), Violation> {
     let id = &holder.claim.id;
-    let again = has(world.ended, id) && holder.token.unwrap_or(0) <= world.last_token;
-    hold(!again, Invariant::EndedStaysEnded, || format!("the journal ends {id} a second time"))
+    hold(!has(world.ended, id), Invariant::EndedStaysEnded, || format!("the journal ends {id} a second time"))
 }
 
 /// At every write that was made in full.
@@ -119,12 +118,7 @@ impl Write<'_> {
     fn ended_stays_ended(&self) -> Result<(), Violation> {
         for holder in &self.new.holders {
             let id = &holder.claim.id;
-            // Once the journal has gone on an id may begin a tenure of its own again: whoever asks
-            // under it was never told of the first.
-            let anew = self.old.holder(id).is_none() && !self.before.store.journal.ended.contains(id);
-            hold(anew || !has(self.after.ended, id), Invariant::EndedStaysEnded, || {
-                format!("{id} has ended and holds again")
-            })?;
+            hold(!has(self.after.ended, id), Invariant::EndedStaysEnded, || format!("{id} has ended and holds again"))?;
             let Some(known) = self.old.holder(id) else { continue };
             let own_boot = self.rules.actor(self.by).boot == known.end.as_ref().map_or("", |end| &*end.boot);
             let over = own_boot && self.rules.true_end(known) <= self.looked_at();

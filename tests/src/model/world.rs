@@ -38,7 +38,7 @@ pub(super) struct World {
     crashes: u8,
     /// The highest token ever granted.
     pub(super) last_token: u64,
-    /// The ids whose last tenure the journal has called ended.
+    /// The ids whose tenure the journal has called ended.
     pub(super) ended: Ids,
 }
 
@@ -54,6 +54,8 @@ pub(super) struct Client {
     tries: u8,
     extends: u8,
     place: Option<(i64, u64)>,
+    /// Whether its present id was asked for before.
+    asked: bool,
     /// When its patience ends, in milliseconds of true time.
     pub(super) until: Option<u64>,
     /// Ids that it was told are cancelled.
@@ -239,6 +241,7 @@ impl World {
             tries: actor.tries,
             extends: actor.extends,
             place: None,
+            asked: false,
             until: None,
             changed: 0,
             cancelled: 0,
@@ -266,7 +269,8 @@ impl World {
         (&self.store.journal.ended, self.store.journal.highest_token).hash(&mut hasher);
         for client in &self.clients {
             (client.phase, client.health, ago(client.changed), client.attempt, client.first).hash(&mut hasher);
-            (client.tries, client.extends, client.place, client.until, client.cancelled).hash(&mut hasher);
+            (client.tries, client.extends, client.place, client.asked, client.until, client.cancelled)
+                .hash(&mut hasher);
             client.sightings.hash(&mut hasher);
         }
         hasher.finish()
@@ -393,6 +397,7 @@ impl World {
             return Ok(());
         }
         self.apply(rules, at, &attempt, written)?;
+        self.clients[at].asked |= wish == Wish::Acquire;
         if let Ending::Crash(health) = ending {
             self.crash(at, health);
         } else {
@@ -435,6 +440,7 @@ impl World {
                     }),
                 }),
                 place: client.place.map(|(rank, since)| Place { rank, since }),
+                asked_before: client.asked,
             },
             Wish::Extend => Request::Extend { tenure, ttl: Some(actor.extends_by), rebind: None },
             Wish::Release => Request::Release { tenure },
@@ -536,9 +542,6 @@ impl World {
             invariants::at_write(rules, &before, self, at, attempt)?;
         }
         for holder in self.store.clone().holders() {
-            if before.holders().iter().all(|known| known.claim.id != holder.claim.id) {
-                self.ended &= !(1 << bit(&holder.claim.id));
-            }
             self.last_token = self.last_token.max(holder.token.unwrap_or(0));
         }
         Ok(())
@@ -565,8 +568,10 @@ impl World {
         };
         match (wish, outcome) {
             (Wish::Acquire, Outcome::Granted(holder)) => client.phase = believe(&holder),
-            (Wish::Acquire, Outcome::Queued { place, .. }) => client.place = Some((place.rank, place.since)),
-            (Wish::Acquire, Outcome::Gone) => client.attempt += 1,
+            (Wish::Acquire, Outcome::Queued { place, .. }) => {
+                (client.place, client.asked) = (Some((place.rank, place.since)), true);
+            }
+            (Wish::Acquire, Outcome::Gone) => (client.attempt, client.asked) = (client.attempt + 1, false),
             (Wish::Extend, Outcome::Extended(holder)) => {
                 client.extends -= 1;
                 client.phase = believe(&holder);
@@ -596,7 +601,7 @@ impl Client {
     /// Out of the game, with a fresh id for the next time.
     fn leave(&mut self) {
         self.phase = Phase::Away;
-        (self.place, self.until) = (None, None);
+        (self.place, self.asked, self.until) = (None, false, None);
         if self.tries > 0 {
             self.attempt += 1;
         }
