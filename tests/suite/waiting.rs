@@ -289,3 +289,37 @@ fn a_wait_hears_that_its_manager_is_gone() {
     assert_eq!(done.recv_timeout(SOON).unwrap().unwrap_err().code(), ErrorCode::Cancelled);
     held.release().unwrap();
 }
+
+/// A `.lock` file that a killed Git left behind holds up the locks it belongs to, and no others.
+#[test]
+fn a_lock_file_left_behind_delays_no_news_of_other_locks() {
+    let repo = Repo::new();
+    let mut options = Options::default();
+    // Whoever waits for the file as long as it may doesn't come back in time.
+    options.lock_timeout = POLL;
+    let manager = LockManager::open_with(repo.path(), options).unwrap();
+    let ttl = Duration::from_millis(1_500);
+    let (stuck, other) = (manager.lock("stuck").ttl(ttl), manager.lock("other").ttl(ttl));
+    let (stuck, other) = (stuck.acquire().unwrap(), other.acquire().unwrap());
+    let (sender, lost) = mpsc::channel();
+    stuck.on_lost(move |error| sender.send(error.code()).unwrap());
+    let file = repo.git_dir().join("refs/gitvan/locks/stuck.lock");
+    fs::write(&file, "").unwrap();
+    // One that would wait at the file in the background, and one behind the other lock.
+    let (sender, done) = mpsc::channel();
+    let late = sender.clone();
+    manager.lock("stuck").start(move |guard| late.send(("stuck", guard.map(drop))).unwrap()).unwrap();
+    assert_eq!(lost.recv_timeout(SOON).unwrap(), ErrorCode::LockLost);
+    thread::sleep(ttl);
+    assert!(!other.is_lost(), "it was renewed all the time");
+    manager.lock("other").start(move |guard| sender.send(("other", guard.map(drop))).unwrap()).unwrap();
+    while manager.status("other").unwrap().queue.is_empty() {
+        thread::sleep(Duration::from_millis(5));
+    }
+    other.release().unwrap();
+    let (which, result) = done.recv_timeout(SOON).unwrap();
+    assert_eq!((which, result.is_ok()), ("other", true));
+    fs::remove_file(&file).unwrap();
+    let (which, result) = done.recv_timeout(SOON).unwrap();
+    assert_eq!((which, result.is_ok()), ("stuck", true));
+}

@@ -55,7 +55,7 @@ const RULES: &[Rule] = &[
     Rule {
         within: &["core/src/", "cli/src/"],
         except: &["core/src/manager/commit_loop.rs", "core/src/store/"],
-        words: &[".transact("],
+        words: &[".transact(", ".transact_within("],
         why: "only the commit loop changes refs",
     },
     Rule {

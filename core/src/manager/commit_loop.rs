@@ -81,6 +81,13 @@ impl Slot {
         self.changed.notify_one();
     }
 
+    /// `None`: nothing was said in this time.
+    fn hear_within(&self, patience: Duration) -> Option<Said> {
+        let said = lock(&self.said);
+        let waited = self.changed.wait_timeout_while(said, patience, |said| said.is_none());
+        waited.unwrap_or_else(PoisonError::into_inner).0.take()
+    }
+
     fn hear(&self) -> Said {
         let mut said = lock(&self.said);
         loop {
@@ -109,6 +116,18 @@ impl CommitLoop {
 
     /// Carries out one request.
     pub(super) fn submit(&self, name: &LockName, request: Request, by: &Actor) -> Result<Outcome> {
+        self.submit_within(name, request, by, None)
+    }
+
+    /// Carries out one request, waiting no longer than `patience` for others (`None`: as long as
+    /// the store does). It takes no other thread's requests along, which may have more patience.
+    pub(super) fn submit_within(
+        &self,
+        name: &LockName,
+        request: Request,
+        by: &Actor,
+        patience: Option<Duration>,
+    ) -> Result<Outcome> {
         let cell = lock(&self.cells).entry(name.clone()).or_default().clone();
         let mut state = lock(&cell.state);
         let mut mine = Some(request);
@@ -116,7 +135,27 @@ impl CommitLoop {
             let slot = Arc::new(Slot::default());
             state.left.extend(mine.take().map(|request| (request, slot.clone())));
             drop(state);
-            match slot.hear() {
+            let said = patience.map_or_else(|| Some(slot.hear()), |patience| slot.hear_within(patience));
+            let said = match said {
+                Some(said) => said,
+                None => {
+                    let mut state = lock(&cell.state);
+                    let at = state.left.iter().position(|(_, other)| Arc::ptr_eq(other, &slot));
+                    // Told in the meantime that it's its turn, or taken along in a round: that can't be undone.
+                    if let Some(at) = at.filter(|_| lock(&slot.said).is_none()) {
+                        state.left.remove(at);
+                        return Err(Error::new(
+                            ErrorCode::RepositoryBusy,
+                            format!(
+                                "another thread of this process has been changing the lock {name} for a while; try again"
+                            ),
+                        ));
+                    }
+                    drop(state);
+                    slot.hear()
+                }
+            };
+            match said {
                 Said::Answer(answer) => return *answer,
                 Said::YourTurn => state = lock(&cell.state),
             }
@@ -130,7 +169,7 @@ impl CommitLoop {
             return Err(Error::new(ErrorCode::Io, "a request was lost on its way; try again"));
         };
         let others: Vec<(Request, Arc<Slot>)> = {
-            let count = state.left.len().min(BATCH - 1);
+            let count = if patience.is_some() { 0 } else { state.left.len().min(BATCH - 1) };
             state.left.drain(..count).collect()
         };
         let mut known = state.known.take();
@@ -138,7 +177,7 @@ impl CommitLoop {
         let (requests, slots): (Vec<Request>, Vec<Arc<Slot>>) = others.into_iter().unzip();
         let mut all = vec![mine];
         all.extend(requests);
-        let mut answers = self.commit_all(name, all, &mut known, by).into_iter();
+        let mut answers = self.commit_all(name, all, &mut known, by, patience).into_iter();
         let answer =
             answers.next().unwrap_or_else(|| Err(Error::new(ErrorCode::Io, "a request got no answer; try again")));
         for (slot, answer) in slots.iter().zip(answers) {
@@ -148,12 +187,13 @@ impl CommitLoop {
         state.known = known;
         let next = state.left.first().map(|(_, slot)| slot.clone());
         state.busy = next.is_some();
-        drop(state);
-        match next {
-            // Still busy, in that thread's name.
-            Some(next) => next.say(Said::YourTurn),
-            None => self.forget_idle(),
+        if let Some(next) = next {
+            // Still busy, in that thread's name. Said before anybody can take the request back.
+            next.say(Said::YourTurn);
+            return answer;
         }
+        drop(state);
+        self.forget_idle();
         answer
     }
 
@@ -166,13 +206,20 @@ impl CommitLoop {
         }
     }
 
-    /// Carries out requests that come together, each with its own answer.
-    pub(super) fn submit_all(&self, name: &LockName, requests: Vec<Request>, by: &Actor) -> Vec<Result<Outcome>> {
+    /// Carries out requests that come together, each with its own answer, waiting no longer than
+    /// `patience` for others.
+    pub(super) fn submit_all(
+        &self,
+        name: &LockName,
+        requests: Vec<Request>,
+        by: &Actor,
+        patience: Duration,
+    ) -> Vec<Result<Outcome>> {
         let mut answers = Vec::with_capacity(requests.len());
         let mut requests = requests.into_iter().peekable();
         while requests.peek().is_some() {
             let batch: Vec<Request> = requests.by_ref().take(BATCH).collect();
-            answers.extend(self.commit_all(name, batch, &mut None, by));
+            answers.extend(self.commit_all(name, batch, &mut None, by, Some(patience)));
         }
         answers
     }
@@ -196,9 +243,10 @@ impl CommitLoop {
         requests: Vec<Request>,
         known: &mut Option<Snapshot>,
         by: &Actor,
+        patience: Option<Duration>,
     ) -> Vec<Result<Outcome>> {
         let count = requests.len();
-        match self.commit(name, requests, known, by) {
+        match self.commit(name, requests, known, by, patience) {
             Ok(outcomes) => outcomes.into_iter().map(Ok).collect(),
             Err(error) => {
                 *known = None;
@@ -217,6 +265,7 @@ impl CommitLoop {
         requests: Vec<Request>,
         known: &mut Option<Snapshot>,
         by: &Actor,
+        patience: Option<Duration>,
     ) -> Result<Vec<Outcome>> {
         let mut calls: Vec<Call> = requests.into_iter().map(|request| Call { lock: 0, request }).collect();
         let mut uncertain: Option<Vec<Outcome>> = None;
@@ -247,7 +296,11 @@ impl CommitLoop {
             }
             fresh = true;
             let plan = self.plan(&snapshot, &decision, by)?;
-            match self.store.transact(&plan.edits)? {
+            let transacted = match patience {
+                Some(patience) => self.store.transact_within(&plan.edits, patience),
+                None => self.store.transact(&plan.edits),
+            };
+            match transacted? {
                 Transacted::Committed(values) => {
                     let first_grant = plan.creates_lock;
                     let after = plan.settled(&snapshot, &values, &decision);
@@ -309,7 +362,7 @@ impl CommitLoop {
         }
         // What is known of the journal is what turned out to be old.
         *known = None;
-        let mended = self.commit(name, requests, known, by)?;
+        let mended = self.commit(name, requests, known, by, None)?;
         for (at, outcome) in granted.into_iter().zip(mended) {
             outcomes[at] = outcome;
         }

@@ -83,6 +83,8 @@ pub(crate) struct Inner {
     commits: CommitLoop,
     reactor: Reactor,
     owner: Option<String>,
+    /// How long to wait for a `.lock` file, in milliseconds.
+    lock_timeout: u64,
     files: Option<Arc<FilesStore>>,
     generation: u64,
     /// How to open the same again after a fork; `None` for a store that only memory has.
@@ -451,6 +453,7 @@ impl Inner {
             commits: CommitLoop::new(store, names, policy, keep, options.clock),
             reactor: Reactor::default(),
             owner: options.owner,
+            lock_timeout: clock::millis(options.lock_timeout),
             files,
             generation: fork::generation(),
             origin,

@@ -6,6 +6,7 @@ use std::{
     collections::HashMap,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+    time::Duration,
 };
 
 use crate::{
@@ -28,6 +29,18 @@ const TEND_AFTER: u64 = 2_000;
 
 /// How long after a panic the background thread goes on, in milliseconds.
 const AFTER_PANIC: u64 = 10;
+
+/// For how long in one turn the background thread waits for what others hold at most, in
+/// milliseconds. What that isn't enough for comes again in the next turn, so that a `.lock` file
+/// that somebody left behind delays no other lock's renewal, and nobody's news of a loss.
+const PATIENCE: u64 = 100;
+
+/// What each lock has of it at least, since a transaction takes microseconds, or a few milliseconds
+/// on a busy machine.
+const LEAST_PATIENCE: u64 = 5;
+
+/// When it tries again then, in milliseconds.
+const BUSY_AGAIN: u64 = 50;
 
 /// How much later each place in the queue looks when a lease ends or an owner dies, in
 /// milliseconds: the first does the work, and the others find it done.
@@ -143,7 +156,7 @@ fn next_look(inner: &Inner, tenure: &TenureState, now: u64) -> u64 {
 fn start(inner: &Arc<Inner>) -> Result<Arc<Waker>> {
     let failed = |error: std::io::Error| Error::new(ErrorCode::Io, format!("no background thread: {error}"));
     let (sleeper, waker) = Sleeper::new().map_err(failed)?;
-    let world = World { sleeper, waits: HashMap::new(), watching: false };
+    let world = World { sleeper, waits: HashMap::new(), watching: false, patient_until: 0 };
     let inner = Arc::downgrade(inner);
     std::thread::Builder::new().name("gitlock".to_owned()).spawn(move || world.run(&inner)).map_err(failed)?;
     Ok(waker)
@@ -154,6 +167,13 @@ struct World {
     sleeper: Sleeper,
     waits: HashMap<LockName, WaitedFor>,
     watching: bool,
+    /// Until when this turn waits for others, on the boot clock.
+    patient_until: u64,
+}
+
+/// How much of this turn's patience is left.
+fn patience(inner: &Inner, until: u64) -> Duration {
+    Duration::from_millis(until.saturating_sub(inner.commits.clock.boot_ms()).max(LEAST_PATIENCE))
 }
 
 /// A lock that somebody in this process waits for.
@@ -163,6 +183,8 @@ struct WaitedFor {
     known: Option<Snapshot>,
     /// When to look at it next, on the boot clock.
     next: u64,
+    /// Whether somebody held its `.lock` file for longer than this thread waits.
+    busy: bool,
 }
 
 impl World {
@@ -193,6 +215,7 @@ impl World {
     /// Does all that is due. Returns when the next thing is, if any is.
     fn turn(&mut self, inner: &Arc<Inner>) -> Option<u64> {
         let woken = self.sleeper.take();
+        self.patient_until = inner.commits.clock.boot_ms() + PATIENCE;
         self.take_incoming(inner);
         let mut next = self.tenures(inner, &woken.changes.names, woken.changes.all);
         self.arm(inner);
@@ -204,7 +227,7 @@ impl World {
             }
             let cancelled = waited.waits.iter().any(WaitEntry::is_cancelled);
             if changed || cancelled || waited.next <= now {
-                waited.look(inner, &mut self.sleeper);
+                waited.look(inner, &mut self.sleeper, self.patient_until);
             }
             next = next.min(waited.next);
         }
@@ -239,7 +262,8 @@ impl World {
                 continue;
             }
             let requests = fresh.iter().map(WaitEntry::request).collect();
-            let answers = inner.commits.submit_all(&name, requests, &inner.actor());
+            let answers =
+                inner.commits.submit_all(&name, requests, &inner.actor(), patience(inner, self.patient_until));
             for (entry, answer) in fresh.into_iter().zip(answers) {
                 if let Verdict::Waits(entry) = entry.hear(inner, answer) {
                     waited.waits.push(entry);
@@ -266,7 +290,7 @@ impl World {
             });
         }
         for (tenure, by_time) in due {
-            let at = if by_time { renew(inner, &tenure) } else { check(inner, &tenure) };
+            let at = if by_time { renew(inner, &tenure, self.patient_until) } else { check(inner, &tenure) };
             let mut state = inner.reactor().lock();
             match at {
                 Some(at) if state.tenures.contains_key(&tenure.id) => {
@@ -304,7 +328,7 @@ impl World {
 }
 
 /// Renews one lease. Returns when to look again, or `None` once it is over.
-fn renew(inner: &Arc<Inner>, tenure: &Arc<TenureState>) -> Option<u64> {
+fn renew(inner: &Arc<Inner>, tenure: &Arc<TenureState>, patient_until: u64) -> Option<u64> {
     let now = inner.commits.clock.boot_ms();
     let lost_at = tenure.lost_at(inner);
     if now >= lost_at {
@@ -315,7 +339,8 @@ fn renew(inner: &Arc<Inner>, tenure: &Arc<TenureState>) -> Option<u64> {
         return Some(lost_at);
     }
     let request = Request::Extend { tenure: tenure.request(), ttl: None, rebind: None };
-    match inner.submit(&tenure.name, request) {
+    let patience = Some(patience(inner, patient_until));
+    match inner.commits.submit_within(&tenure.name, request, &inner.actor(), patience) {
         Ok(Outcome::Extended(holder)) => {
             tenure.prolonged(&holder);
             tracing::debug!(lock = %tenure.name, id = tenure.id, "renewed");
@@ -356,7 +381,7 @@ fn check(inner: &Arc<Inner>, tenure: &Arc<TenureState>) -> Option<u64> {
 
 impl WaitedFor {
     fn new(name: LockName) -> WaitedFor {
-        WaitedFor { name, waits: Vec::new(), known: None, next: 0 }
+        WaitedFor { name, waits: Vec::new(), known: None, next: 0, busy: false }
     }
 
     /// How much later than at once this process acts on what every waiter notices.
@@ -367,10 +392,12 @@ impl WaitedFor {
     }
 
     /// Reads the lock, and gives every wait what it means for it.
-    fn look(&mut self, inner: &Arc<Inner>, sleeper: &mut Sleeper) {
+    fn look(&mut self, inner: &Arc<Inner>, sleeper: &mut Sleeper, patient_until: u64) {
         let before = self.known.as_ref().and_then(|known| known.lock);
-        let read =
-            inner.commits.look(&self.name, self.known.as_ref()).and_then(|snapshot| self.settle(inner, snapshot));
+        let read = inner
+            .commits
+            .look(&self.name, self.known.as_ref())
+            .and_then(|snapshot| self.settle(inner, snapshot, patient_until));
         let clock = &inner.commits.clock;
         let status = match read {
             Ok(snapshot) => {
@@ -384,7 +411,7 @@ impl WaitedFor {
             }
             Err(error) => {
                 for wait in std::mem::take(&mut self.waits) {
-                    if let Verdict::Waits(wait) = wait.stumble(Error::new(error.code(), error.to_string())) {
+                    if let Verdict::Waits(wait) = wait.stumble(inner, Error::new(error.code(), error.to_string())) {
                         self.waits.push(wait);
                     }
                 }
@@ -424,7 +451,7 @@ impl WaitedFor {
 
     /// Ends what has ended by itself, claims what was granted, and takes lost places again, until
     /// one reading has nothing left to do.
-    fn settle(&mut self, inner: &Arc<Inner>, mut snapshot: Snapshot) -> Result<Snapshot> {
+    fn settle(&mut self, inner: &Arc<Inner>, mut snapshot: Snapshot, patient_until: u64) -> Result<Snapshot> {
         for _ in 0..100 {
             let (record, opaque) = match &snapshot.state.held {
                 Held::Record(record) => (record.clone(), false),
@@ -434,6 +461,7 @@ impl WaitedFor {
             let overdue = inner.commits.has_overdue(&snapshot);
             let (mut asking, mut waits) = wait::sort(std::mem::take(&mut self.waits), &record);
             if asking.is_empty() && !overdue {
+                self.busy = false;
                 self.waits = waits;
                 return Ok(snapshot);
             }
@@ -443,7 +471,15 @@ impl WaitedFor {
             }
             asking.iter_mut().for_each(|wait| wait.prepare(&record));
             let requests = asking.iter().map(WaitEntry::request).collect();
-            let answers = inner.commits.submit_all(&snapshot.state.name, requests, &inner.actor());
+            let answers = inner.commits.submit_all(
+                &snapshot.state.name,
+                requests,
+                &inner.actor(),
+                patience(inner, patient_until),
+            );
+            self.busy = answers
+                .iter()
+                .any(|answer| answer.as_ref().is_err_and(|error| error.code() == ErrorCode::RepositoryBusy));
             for (wait, answer) in asking.into_iter().zip(answers) {
                 if let Verdict::Waits(wait) = wait.hear(inner, answer) {
                     waits.push(wait);
@@ -451,7 +487,7 @@ impl WaitedFor {
             }
             self.waits = waits;
             snapshot = inner.commits.look(&snapshot.state.name, Some(&snapshot))?;
-            if opaque {
+            if opaque || self.busy {
                 // Nothing more to be had from it for now; whoever waits on was told to.
                 return Ok(snapshot);
             }
@@ -460,7 +496,8 @@ impl WaitedFor {
     }
 
     fn next_look(&self, inner: &Inner, status: Option<&LockStatus>, now: u64) -> u64 {
-        let mut next = now + inner.commits.policy.poll_interval;
+        let again = if self.busy { BUSY_AGAIN } else { u64::MAX };
+        let mut next = now + again.min(inner.commits.policy.poll_interval);
         // One millisecond more, so that the lease has ended by then.
         let ends = status
             .iter()

@@ -28,8 +28,11 @@ use super::{
 
 pub(super) type Done = Box<dyn FnOnce(Result<LockGuard>) + Send>;
 
-/// How often in a row a wait may fail to read its lock before it gives up.
-const MOST_FAILURES: u32 = 30;
+/// For how long a wait that is over tries to leave the queue. Where it fails, a grant lapses after one claim window.
+const LEAVING_AT_MOST: std::time::Duration = std::time::Duration::from_secs(1);
+
+/// For how long a wait in the queue may fail to read or change its lock before it gives up, in milliseconds.
+const FAILING_AT_MOST: u64 = 300_000;
 
 /// A wait that goes on in the background. Dropping this doesn't end it.
 #[derive(Clone, Debug)]
@@ -62,7 +65,8 @@ pub(super) struct WaitEntry {
     until: Option<(u64, u64)>,
     cancelled: Arc<AtomicBool>,
     done: Option<Done>,
-    failures: u32,
+    /// Since when it has failed to ask, on the boot clock; before it is queued, since when it asks.
+    failing_since: Option<u64>,
     /// Whether its progress was told since it came.
     told: bool,
 }
@@ -96,7 +100,18 @@ impl WaitEntry {
             });
         }
         let (ids, by) = (vec![checked.claim.id.clone()], inner.actor());
-        WaitEntry { checked, by, ids, queued: false, place: None, until, cancelled, done, failures: 0, told: false }
+        WaitEntry {
+            checked,
+            by,
+            ids,
+            queued: false,
+            place: None,
+            until,
+            cancelled,
+            done,
+            failing_since: Some(now.boot),
+            told: false,
+        }
     }
 
     pub(super) fn waiting(&self, inner: &Arc<Inner>) -> Waiting {
@@ -178,7 +193,7 @@ impl WaitEntry {
                     return self.finish(Ok(guard));
                 }
                 Ok(Outcome::Queued { place, .. }) => {
-                    self.failures = 0;
+                    self.failing_since = None;
                     self.place.get_or_insert(place);
                     self.queued = true;
                     return Verdict::Waits(self);
@@ -204,16 +219,22 @@ impl WaitEntry {
                     let error = unfit(self.name(), &other);
                     return self.finish(Err(error));
                 }
-                Err(error) => return self.stumble(error),
+                Err(error) => return self.stumble(inner, error),
             }
         }
     }
 
     /// A failure that may pass is waited out; others end the wait.
-    pub(super) fn stumble(mut self, error: Error) -> Verdict {
-        self.failures += 1;
-        // Before it queues, whoever asked wants to know at once.
-        if error.retry() == Retry::Later && self.place.is_some() && self.failures < MOST_FAILURES {
+    pub(super) fn stumble(mut self, inner: &Inner, error: Error) -> Verdict {
+        let now = inner.commits.clock.boot_ms();
+        let failing = now.saturating_sub(*self.failing_since.get_or_insert(now));
+        // Before it queues, whoever asked wants to know soon.
+        let most = match (self.is_queued(), error.code()) {
+            (true, _) => FAILING_AT_MOST,
+            (false, ErrorCode::RepositoryBusy) => inner.lock_timeout,
+            (false, _) => 0,
+        };
+        if error.retry() == Retry::Later && failing < most {
             tracing::warn!(lock = %self.name(), %error, "a waiter can't read its lock; it will try again");
             return Verdict::Waits(self);
         }
@@ -223,7 +244,7 @@ impl WaitEntry {
     /// Leaves the queue because of a timeout or a cancel.
     pub(super) fn give_up(self, inner: &Inner, status: Option<&LockStatus>) -> Verdict {
         let request = Request::Cancel { ids: self.ids.clone() };
-        if let Err(error) = inner.commits.submit(self.name(), request, &self.by) {
+        if let Err(error) = inner.commits.submit_within(self.name(), request, &self.by, Some(LEAVING_AT_MOST)) {
             tracing::warn!(lock = %self.name(), %error, "a waiter could not leave the queue; it may be granted the lock for one claim window");
         }
         let error = if self.is_cancelled() {

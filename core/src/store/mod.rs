@@ -167,6 +167,15 @@ pub trait RefStore: Send + Sync + fmt::Debug {
     /// If it failed and changed nothing; what may have changed something is [`Transacted::Unknown`].
     fn transact(&self, edits: &[RefEdit]) -> Result<Transacted>;
 
+    /// As [`transact`](RefStore::transact), but waits no longer than `patience` for what others hold.
+    ///
+    /// # Errors
+    /// As [`transact`](RefStore::transact).
+    fn transact_within(&self, edits: &[RefEdit], patience: std::time::Duration) -> Result<Transacted> {
+        let _ = patience;
+        self.transact(edits)
+    }
+
     /// Writes the objects of a value again if they are missing. Returns whether any was.
     ///
     /// # Errors

@@ -30,7 +30,7 @@ use crate::{
 
 use super::{
     FilesStore,
-    lockfile::{LockFile, lock_path, sync_parent},
+    lockfile::{LockFile, LockRules, lock_path, sync_parent},
     packed::Packed,
 };
 
@@ -52,6 +52,7 @@ impl FilesStore {
         &self,
         mut names: impl Iterator<Item = &'a RefName>,
         stale: Option<&Packed>,
+        rules: &LockRules,
     ) -> Result<Way> {
         let packed = match stale {
             Some(stale) => stale.clone(),
@@ -66,7 +67,7 @@ impl FilesStore {
         if self.rules.faults.has(Fault::SlowDeleteWithoutLock) {
             return Ok(Way::Slow(None));
         }
-        LockFile::acquire(path, &self.rules).map(|lock| Way::Slow(Some(lock)))
+        LockFile::acquire(path, rules).map(|lock| Way::Slow(Some(lock)))
     }
 
     /// Deletes the ref whose lock is given, and gives the lock back.

@@ -204,7 +204,12 @@ impl RefStore for FilesStore {
 
     #[tracing::instrument(level = "debug", skip_all, fields(edits = edits.len()), err(level = "debug"))]
     fn transact(&self, edits: &[RefEdit]) -> Result<Transacted> {
-        self.swap(edits)
+        self.swap(edits, &self.rules)
+    }
+
+    #[tracing::instrument(level = "debug", skip_all, fields(edits = edits.len()), err(level = "debug"))]
+    fn transact_within(&self, edits: &[RefEdit], patience: Duration) -> Result<Transacted> {
+        self.swap(edits, &LockRules { timeout: patience.min(self.rules.timeout), ..self.rules.clone() })
     }
 
     fn restore(&self, value: &NewValue) -> Result<bool> {

@@ -22,7 +22,7 @@ use crate::{
 
 use super::{
     FilesStore,
-    lockfile::{self, LockFile},
+    lockfile::{self, LockFile, LockRules},
     packed::Packed,
 };
 
@@ -192,7 +192,7 @@ impl FilesStore {
 
     // ------------------------------------------------------------ compare-and-swap
 
-    pub(super) fn swap(&self, edits: &[RefEdit]) -> Result<Transacted> {
+    pub(super) fn swap(&self, edits: &[RefEdit], rules: &LockRules) -> Result<Transacted> {
         let stale_packed =
             if self.rules.faults.has(Fault::PackedReadBeforeLock) { Some(self.packed.read()?) } else { None };
         // Every ref's lock first, in the order of their names, as Git does: two transactions over
@@ -201,7 +201,7 @@ impl FilesStore {
         order.sort_by(|a, b| edits[*a].name.cmp(&edits[*b].name));
         let mut locks: Vec<Option<LockFile>> = edits.iter().map(|_| None).collect();
         for at in order {
-            locks[at] = Some(LockFile::acquire(&self.path_of(&edits[at].name), &self.rules)?);
+            locks[at] = Some(LockFile::acquire(&self.path_of(&edits[at].name), rules)?);
         }
         let mut folders = Vec::new();
         // Once is enough: every ref is locked now, so the value of none of them changes, packed or not.
@@ -233,7 +233,7 @@ impl FilesStore {
         let is_delete = |edit: &&RefEdit| edit.new.is_none() && edit.expected.is_some();
         let deletes = edits.iter().any(|edit| is_delete(&edit));
         let names = edits.iter().filter(is_delete).map(|edit| &edit.name);
-        let way = deletes.then(|| self.prepare_deletes(names, stale_packed.as_ref())).transpose()?;
+        let way = deletes.then(|| self.prepare_deletes(names, stale_packed.as_ref(), rules)).transpose()?;
         for (at, edit) in edits.iter().enumerate() {
             let Some(lock) = locks[at].take() else { continue };
             let made = if new[at].is_some() {
