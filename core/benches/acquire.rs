@@ -127,7 +127,7 @@ impl Floor {
         fs::create_dir_all(git_dir.join("refs/gitvan/locks")).unwrap();
         fs::create_dir_all(git_dir.join("refs/gitvan/journal")).unwrap();
         fs::write(git_dir.join("refs/gitvan/journal/build"), "0".repeat(41)).unwrap();
-        Floor { git_dir, object: vec![7; 450] }
+        Floor { git_dir, object: vec![7; 600] }
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -182,11 +182,14 @@ impl Floor {
     }
 
     fn write_object(&self, number: usize) {
-        let (folder, temporary) = (self.path(&format!("objects/{:02x}", number % 256)), self.path("objects/temporary"));
-        let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
-        let file = rustix::fs::open(&temporary, flags, Mode::from_raw_mode(0o444)).unwrap();
+        let folder = self.path(&format!("objects/{:02x}", number % 256));
+        let flags = OFlags::TMPFILE | OFlags::WRONLY | OFlags::CLOEXEC;
+        let open = || rustix::fs::open(&folder, flags, Mode::from_raw_mode(0o444));
+        let file = open().unwrap_or_else(|_| {
+            rustix::fs::mkdir(&folder, Mode::from_raw_mode(0o777)).unwrap();
+            open().unwrap()
+        });
         rustix::io::write(&file, &self.object).unwrap();
-        let _ = rustix::fs::mkdir(&folder, Mode::from_raw_mode(0o777));
-        rustix::fs::rename(&temporary, folder.join(format!("{number:038x}"))).unwrap();
+        rustix::fs::linkat(&file, "", CWD, folder.join(format!("{number:038x}")), AtFlags::EMPTY_PATH).unwrap();
     }
 }

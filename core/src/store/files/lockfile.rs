@@ -15,7 +15,7 @@
 
 use std::{
     fs, io,
-    os::fd::OwnedFd,
+    os::fd::{AsFd, AsRawFd, OwnedFd},
     path::{Path, PathBuf},
     sync::{
         Arc,
@@ -205,23 +205,23 @@ fn create_once(parent: &Path, path: &Path, rules: &LockRules) -> rustix::io::Res
     }
 }
 
+/// A file without a name, which vanishes unless [`name_it`] gives it one.
 #[cfg(target_os = "linux")]
-fn unnamed(parent: &Path, mode: Mode) -> rustix::io::Result<OwnedFd> {
+pub(super) fn unnamed(parent: &Path, mode: Mode) -> rustix::io::Result<OwnedFd> {
     rustix::fs::open(parent, OFlags::TMPFILE | OFlags::WRONLY | OFlags::CLOEXEC, mode)
 }
 
 #[cfg(not(target_os = "linux"))]
-fn unnamed(_parent: &Path, _mode: Mode) -> rustix::io::Result<OwnedFd> {
+pub(super) fn unnamed(_parent: &Path, _mode: Mode) -> rustix::io::Result<OwnedFd> {
     Err(Errno::OPNOTSUPP)
 }
 
 #[cfg(target_os = "linux")]
-fn name_it(file: &OwnedFd, path: &Path) -> rustix::io::Result<()> {
-    use std::os::fd::AsRawFd;
+pub(super) fn name_it(file: &impl AsFd, path: &Path) -> rustix::io::Result<()> {
     match rustix::fs::linkat(file, "", CWD, path, AtFlags::EMPTY_PATH) {
         // Kernels before 6.10 want a capability for that; the detour through /proc needs none.
         Err(Errno::NOENT | Errno::PERM) => {
-            let detour = format!("/proc/self/fd/{}", file.as_raw_fd());
+            let detour = format!("/proc/self/fd/{}", file.as_fd().as_raw_fd());
             rustix::fs::linkat(CWD, detour, CWD, path, AtFlags::SYMLINK_FOLLOW)
         }
         done => done,
@@ -229,7 +229,7 @@ fn name_it(file: &OwnedFd, path: &Path) -> rustix::io::Result<()> {
 }
 
 #[cfg(not(target_os = "linux"))]
-fn name_it(_file: &OwnedFd, _path: &Path) -> rustix::io::Result<()> {
+pub(super) fn name_it(_file: &impl AsFd, _path: &Path) -> rustix::io::Result<()> {
     Err(Errno::OPNOTSUPP)
 }
 

@@ -8,6 +8,7 @@
 mod delete;
 pub mod doctor;
 mod lockfile;
+mod loose;
 mod objects;
 mod open;
 mod packed;

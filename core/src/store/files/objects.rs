@@ -1,4 +1,4 @@
-//! Objects, read and written by gix.
+//! Objects, read and written by gix, but for small ones, which `loose` writes.
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
@@ -18,7 +18,7 @@ use crate::{
     },
 };
 
-use super::{FilesStore, lockfile};
+use super::{FilesStore, lockfile, loose};
 
 type Odb = gix::odb::Handle;
 
@@ -28,8 +28,9 @@ type Answer<T> = std::result::Result<Option<T>, String>;
 impl FilesStore {
     pub(super) fn write_object(&self, object: &Encoded) -> Result<()> {
         let id = object::to_gix(&object.id);
+        let path = self.loose.object_path(&id);
         let mut tries = 0;
-        loop {
+        while !loose::write_small(&path, object) {
             let Err(error) = self.loose.write_buf_with_known_id(object.kind, &object.bytes, id) else { break };
             let what = format!("can't write an object to {}", self.loose.path().display());
             let Some(cause) = io_cause(&error) else {
@@ -45,7 +46,6 @@ impl FilesStore {
         if self.rules.shared.is_off() && !self.rules.durable {
             return Ok(());
         }
-        let path = self.loose.object_path(&id);
         let done: std::io::Result<()> = (|| {
             // gix leaves permissions to the umask; other users of the repository must be able to
             // read the object, and to write into the folder that may have been made for it.
