@@ -188,3 +188,29 @@ fn whoever_waits_behind_a_pruned_record_waits_on() {
     manager.release(&gitlock::LockHandle::by_fingerprint("build", "f").unwrap()).unwrap();
     done.recv_timeout(Duration::from_secs(60)).unwrap().unwrap();
 }
+
+/// A busy lock's journal loses a commit to `git prune --expire=now` after the last process of its
+/// time is gone. Whoever comes next writes it again, however many were written after it.
+#[test]
+fn a_commit_far_back_is_written_again_by_the_next_command() {
+    let repo = Repo::new();
+    let manager = LockManager::open(repo.path()).unwrap();
+    let cycle = |manager: &LockManager| manager.lock("build").acquire().unwrap().release().unwrap();
+    (0..5).for_each(|_| cycle(&manager));
+    let early = repo.git(&["rev-parse", "refs/gitvan/journal/build~2"]);
+    let log = repo.git_dir().join("gitlock/recent");
+    // Beyond the end that is looked through in any case.
+    while fs::metadata(&log).unwrap().len() < 3 << 19 {
+        cycle(&manager);
+    }
+    manager.close();
+    drop(manager);
+    fs::remove_file(object_file(&repo, early.trim())).unwrap();
+    // Somebody may have looked just now, and not seen it gone.
+    SystemClock.pause(Duration::from_millis(1_200));
+    let next = LockManager::open(repo.path()).unwrap();
+    cycle(&next);
+    next.close();
+    repo.git(&["fsck", "--strict"]);
+    repo.git(&["gc", "--quiet"]);
+}

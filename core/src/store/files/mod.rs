@@ -8,6 +8,7 @@
 mod delete;
 pub mod doctor;
 mod lockfile;
+mod looks;
 mod loose;
 mod objects;
 mod open;

@@ -1,6 +1,8 @@
 //! Objects, read and written by gix, but for small ones, which `loose` writes.
 
 use std::{
+    cell::RefCell,
+    collections::HashSet,
     panic::{AssertUnwindSafe, catch_unwind},
     path::Path,
     sync::PoisonError,
@@ -66,6 +68,23 @@ impl FilesStore {
         }
         let id = object::to_gix(id);
         self.loose.contains(&id) || matches!(self.ask_odb(|odb| Ok(odb.exists(&id).then_some(()))), Ok(Some(())))
+    }
+
+    /// Which of these aren't there. Asks the whole database once for all that aren't loose.
+    pub(super) fn missing(&self, ids: impl Iterator<Item = Oid>) -> HashSet<Oid> {
+        let not_loose: HashSet<Oid> = ids.filter(|id| !self.loose.contains(&object::to_gix(id))).collect();
+        if not_loose.is_empty() {
+            return not_loose;
+        }
+        let missing = RefCell::new(not_loose.clone());
+        let ask = |odb: &Odb| {
+            let gone = not_loose.iter().filter(|id| !odb.exists(&object::to_gix(id)));
+            missing.replace(gone.copied().collect());
+            Ok(missing.borrow().is_empty().then_some(()))
+        };
+        // What can't be asked counts as missing; whoever writes an object again looks once more.
+        let _ = self.ask_odb(ask);
+        missing.into_inner()
     }
 
     pub(super) fn read_object(&self, id: &Oid) -> Result<Object> {

@@ -23,7 +23,10 @@ use crate::{
     },
 };
 
-use super::FilesStore;
+use super::{
+    FilesStore,
+    looks::{self, Window},
+};
 
 /// When one generation of the log is full, in bytes. Two are kept.
 const GENERATION: u64 = 8 << 20;
@@ -31,9 +34,9 @@ const GENERATION: u64 = 8 << 20;
 /// After how many entries a process looks whether the log was rotated by another.
 const LOOK_EVERY: u32 = 64;
 
-/// How much of the log's end a one-shot command looks through: about two seconds of the busiest lock, which is
-/// as long as a process that ended may have left undone.
-const TAIL: u64 = 512 << 10;
+/// How much of the log's end is looked through when somebody looked through the rest just now: more
+/// than the busiest lock writes in that time.
+const TAIL: u64 = 1 << 20;
 
 #[derive(Default)]
 pub(super) struct Recent(Mutex<State>);
@@ -70,7 +73,7 @@ impl Recent {
 
     /// Writes this object again if it is in the log. Returns whether it is.
     pub(super) fn restore_one(&self, store: &FilesStore, wanted: &Oid) -> bool {
-        let log = read_log(store, u64::MAX);
+        let log = read_log(store, Some(Window { before: Some(0), present: 0 }));
         let entries = parse(&log);
         let entry = entries.iter().find(|entry| entry.id == *wanted);
         entry.is_some_and(|entry| write_again(store, entry))
@@ -78,14 +81,14 @@ impl Recent {
 
     /// Writes the records and the newest commits of every lock in the log again that are missing.
     pub(super) fn restore_all(&self, store: &FilesStore) {
-        let most = {
+        let lasts = {
             let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
             if !std::mem::take(&mut state.dirty) {
                 return;
             }
-            if std::mem::replace(&mut state.lasting, true) { u64::MAX } else { TAIL }
+            std::mem::replace(&mut state.lasting, true)
         };
-        let log = read_log(store, most);
+        let log = read_log(store, looks::begin(store, lasts));
         let entries = parse(&log);
         for entry in missing_from_refs(store, &entries) {
             write_again(store, entry);
@@ -93,15 +96,16 @@ impl Recent {
     }
 }
 
-/// The log's last `most` bytes, both generations if that is all of them. What can't be read
-/// restores nothing, which is what there would be without a log.
-fn read_log(store: &FilesStore, most: u64) -> Vec<u8> {
+/// This part of the log, or its end. What can't be read restores nothing, which is what there
+/// would be without a log.
+fn read_log(store: &FilesStore, window: Option<Window>) -> Vec<u8> {
     let mut log = Vec::new();
     let folder = store.common_dir().join("gitlock");
-    if most == u64::MAX {
-        let _ = read_end(folder.join("recent.1"), most, &mut log);
+    if let Some(from) = window.and_then(|window| window.before) {
+        let _ = read_from(folder.join("recent.1"), |_| from, &mut log);
     }
-    let _ = read_end(folder.join("recent"), most, &mut log);
+    let from = |size: u64| window.map_or(size.saturating_sub(TAIL), |window| window.present);
+    let _ = read_from(folder.join("recent"), from, &mut log);
     log
 }
 
@@ -128,10 +132,10 @@ impl State {
     }
 }
 
-fn read_end(path: PathBuf, most: u64, log: &mut Vec<u8>) -> io::Result<()> {
+fn read_from(path: PathBuf, from: impl FnOnce(u64) -> u64, log: &mut Vec<u8>) -> io::Result<()> {
     let mut file = File::open(path)?;
     let size = file.metadata()?.size();
-    file.seek(SeekFrom::Start(size.saturating_sub(most)))?;
+    file.seek(SeekFrom::Start(from(size)))?;
     // Two generations at most, but who knows what somebody put there.
     file.take(2 * GENERATION).read_to_end(log)?;
     log.push(b'\n');
@@ -171,13 +175,11 @@ fn missing_from_refs<'a>(store: &FilesStore, entries: &'a [Entry<'a>]) -> Vec<&'
     let commits: HashMap<Oid, &Entry<'_>> =
         entries.iter().filter(|entry| entry.kind != gix::objs::Kind::Blob).map(|entry| (entry.id, entry)).collect();
     let journals: HashSet<&str> = commits.values().map(|entry| entry.name).collect();
-    let mut missing = Vec::new();
+    let mut wanted = Vec::new();
     for name in journals {
         let mut next = store.read_ref(&RefName::foreign(name)).ok().flatten();
         while let Some(entry) = next.and_then(|id| commits.get(&id)) {
-            if !store.has_object(&entry.id) {
-                missing.push(*entry);
-            }
+            wanted.push(*entry);
             next = object::parse_commit(entry.bytes, store.hash).ok().and_then(|commit| commit.parent);
         }
     }
@@ -186,14 +188,15 @@ fn missing_from_refs<'a>(store: &FilesStore, entries: &'a [Entry<'a>]) -> Vec<&'
     let records: HashMap<Oid, &Entry<'_>> =
         entries.iter().filter(|entry| entry.kind == gix::objs::Kind::Blob).map(|entry| (entry.id, entry)).collect();
     let locks: HashSet<&str> = records.values().map(|entry| entry.name).collect();
-    missing.extend(locks.into_iter().filter_map(|name| {
+    wanted.extend(locks.into_iter().filter_map(|name| {
         let current = store.read_ref(&RefName::foreign(name)).ok().flatten()?;
-        records.get(&current).copied().filter(|entry| !store.has_object(&entry.id))
+        records.get(&current).copied()
     }));
     // The tree that they all have; whoever made a journal's first commit logged it.
-    missing
-        .extend(commits.values().filter(|entry| entry.kind == gix::objs::Kind::Tree && !store.has_object(&entry.id)));
-    missing
+    wanted.extend(commits.values().filter(|entry| entry.kind == gix::objs::Kind::Tree));
+    let missing = store.missing(wanted.iter().map(|entry| entry.id));
+    wanted.retain(|entry| missing.contains(&entry.id));
+    wanted
 }
 
 /// Writes an object from the log, unless it is there by now. Returns whether it then is.
