@@ -200,14 +200,14 @@ fn a_commit_far_back_is_written_again_by_the_next_command() {
     let early = repo.git(&["rev-parse", "refs/gitvan/journal/build~2"]);
     let log = repo.git_dir().join("gitlock/recent");
     // Beyond the end that is looked through in any case.
-    while fs::metadata(&log).unwrap().len() < 3 << 19 {
+    while fs::metadata(&log).unwrap().len() < 7 << 19 {
         cycle(&manager);
     }
     manager.close();
     drop(manager);
     fs::remove_file(object_file(&repo, early.trim())).unwrap();
     // Somebody may have looked just now, and not seen it gone.
-    SystemClock.pause(Duration::from_millis(1_200));
+    SystemClock.pause(Duration::from_millis(2_200));
     let next = LockManager::open(repo.path()).unwrap();
     cycle(&next);
     next.close();

@@ -191,7 +191,8 @@ pub trait RefStore: Send + Sync + fmt::Debug {
     /// Notes that nothing refers to these objects any more, for a later sweep.
     fn superseded(&self, objects: &[Oid]);
 
-    /// Deletes superseded objects after their grace period (`None`: the store's own).
+    /// Deletes superseded objects after their grace period (`None`: the store's own), and puts
+    /// right whatever else other programs may have done to recent ones.
     ///
     /// # Errors
     /// If they can't be read or deleted.

@@ -21,9 +21,14 @@ const UNSETTLED: u64 = 600_000;
 /// How far the notes of looks are apart at least, in milliseconds, but for the newest.
 const APART: u64 = 60_000;
 
-/// After another's look a one-shot command doesn't look for so long, in milliseconds. The log's
-/// end, which it looks at in any case, covers that.
-const JUST_NOW: u64 = 1_000;
+/// After a look nobody looks through everything again for so long, in milliseconds, and longer where
+/// there is much to look through: another millisecond for each of so many bytes.
+const PAUSE: u64 = 1_000;
+const PAUSE_FOR_BYTES: u64 = 4 << 10;
+
+/// How much of the log's end is looked through in any case, in bytes: about as much as the busiest
+/// lock writes in that time.
+const TAIL: u64 = 3 << 20;
 
 /// One look: when, at which generation of the log, and how long that was.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,38 +47,47 @@ pub(super) struct Window {
     pub(super) present: u64,
 }
 
-/// Begins a look through all that isn't settled, and notes it. `None` if somebody looked just
-/// now, or is about to; whoever `lasts` looks all the same.
-pub(super) fn begin(store: &FilesStore, lasts: bool) -> Option<Window> {
-    let everything = Window { before: Some(0), present: 0 };
-    match note(store, lasts) {
-        Ok(window) => window,
-        Err(error) if error.kind() == io::ErrorKind::WouldBlock => lasts.then_some(everything),
-        // Nothing can be noted here, so nothing is known.
-        Err(_) => Some(everything),
+impl Window {
+    /// All of the log.
+    pub(super) const EVERYTHING: Window = Window { before: Some(0), present: 0 };
+
+    /// The end of a log of this length.
+    fn end(self, size: u64) -> Window {
+        Window { before: None, present: self.present.max(size.saturating_sub(TAIL)) }
     }
 }
 
-fn note(store: &FilesStore, lasts: bool) -> io::Result<Option<Window>> {
+/// Begins a look through all that isn't settled, and notes it; if somebody looked just now, or
+/// begins to at this moment, only through the end.
+pub(super) fn begin(store: &FilesStore) -> Window {
+    // Where nothing can be noted nothing is known.
+    note(store).unwrap_or(Window::EVERYTHING)
+}
+
+fn note(store: &FilesStore) -> io::Result<Window> {
     let mut notes = store.lock_notes(NOTES)?;
     let mut text = String::new();
     notes.file.read_to_string(&mut text)?;
-    let state = |name: &str| fs::metadata(store.common_dir().join("gitlock").join(name)).ok();
+    let state = |name: &str| {
+        let meta = fs::metadata(store.common_dir().join("gitlock").join(name));
+        meta.map_or((0, 0), |meta| (meta.ino(), meta.size()))
+    };
     let now = store.rules.clock.now().wall;
-    let present = state("recent").map_or((0, 0), |meta| (meta.ino(), meta.size()));
-    let before = state("recent.1").map_or(0, |meta| meta.ino());
+    let present = state("recent");
+    let before = state("recent.1");
     // Of a clock that was set back nothing can be told.
     let mut looks: Vec<Look> = text.lines().filter_map(parse).filter(|look| look.at <= now).collect();
-    if !lasts && looks.last().is_some_and(|last| now - last.at < JUST_NOW) {
-        return Ok(None);
+    let window = window(&looks, now, present.0, before.0);
+    let much = present.1.saturating_sub(window.present) + window.before.map_or(0, |from| before.1.saturating_sub(from));
+    if looks.last().is_some_and(|last| now - last.at < PAUSE + much / PAUSE_FOR_BYTES) {
+        return Ok(window.end(present.1));
     }
-    let window = window(&looks, now, present.0, before);
     add(&mut looks, Look { at: now, inode: present.0, size: present.1 });
     let text: String = looks.iter().map(|look| format!("{} {} {}\n", look.at, look.inode, look.size)).collect();
     notes.file.rewind()?;
     notes.file.set_len(0)?;
     notes.file.write_all(text.as_bytes())?;
-    Ok(Some(window))
+    Ok(window)
 }
 
 fn parse(line: &str) -> Option<Look> {
@@ -87,7 +101,7 @@ fn window(looks: &[Look], now: u64, present: u64, before: u64) -> Window {
     match looks.iter().rfind(|look| look.at + UNSETTLED <= now) {
         Some(settled) if settled.inode == present => Window { before: None, present: settled.size },
         Some(settled) if settled.inode == before => Window { before: Some(settled.size), present: 0 },
-        _ => Window { before: Some(0), present: 0 },
+        _ => Window::EVERYTHING,
     }
 }
 
@@ -114,7 +128,7 @@ mod tests {
     #[test]
     fn only_what_is_settled_is_left_out() {
         let looks = [look(0, 1, 100), look(60_000, 1, 200), look(120_000, 2, 50)];
-        let all = Window { before: Some(0), present: 0 };
+        let all = Window::EVERYTHING;
         assert_eq!(window(&looks, UNSETTLED - 1, 2, 1), all, "nothing is");
         assert_eq!(window(&looks, UNSETTLED, 2, 1), Window { before: Some(100), present: 0 });
         assert_eq!(window(&looks, UNSETTLED + 60_000, 2, 1), Window { before: Some(200), present: 0 });

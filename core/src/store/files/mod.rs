@@ -234,6 +234,8 @@ impl RefStore for FilesStore {
     }
 
     fn sweep(&self, grace: Option<Duration>) -> Result<Swept> {
+        // Somebody takes the time to tidy up: all that a prune may have taken, then, and not only the newest.
+        self.recent.restore_from(self, looks::Window::EVERYTHING);
         self.sweep.run(self, grace)
     }
 

@@ -34,10 +34,6 @@ const GENERATION: u64 = 8 << 20;
 /// After how many entries a process looks whether the log was rotated by another.
 const LOOK_EVERY: u32 = 64;
 
-/// How much of the log's end is looked through when somebody looked through the rest just now: more
-/// than the busiest lock writes in that time.
-const TAIL: u64 = 1 << 20;
-
 #[derive(Default)]
 pub(super) struct Recent(Mutex<State>);
 
@@ -47,8 +43,6 @@ struct State {
     written: u32,
     /// Whether something was logged since the last look at what is missing.
     dirty: bool,
-    /// Whether this process has been here before, so that it is no one-shot command.
-    lasting: bool,
 }
 
 struct Entry<'a> {
@@ -73,7 +67,7 @@ impl Recent {
 
     /// Writes this object again if it is in the log. Returns whether it is.
     pub(super) fn restore_one(&self, store: &FilesStore, wanted: &Oid) -> bool {
-        let log = read_log(store, Some(Window { before: Some(0), present: 0 }));
+        let log = read_log(store, Window::EVERYTHING);
         let entries = parse(&log);
         let entry = entries.iter().find(|entry| entry.id == *wanted);
         entry.is_some_and(|entry| write_again(store, entry))
@@ -81,14 +75,15 @@ impl Recent {
 
     /// Writes the records and the newest commits of every lock in the log again that are missing.
     pub(super) fn restore_all(&self, store: &FilesStore) {
-        let lasts = {
-            let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-            if !std::mem::take(&mut state.dirty) {
-                return;
-            }
-            std::mem::replace(&mut state.lasting, true)
-        };
-        let log = read_log(store, looks::begin(store, lasts));
+        if !std::mem::take(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner).dirty) {
+            return;
+        }
+        self.restore_from(store, looks::begin(store));
+    }
+
+    /// The same for this part of the log.
+    pub(super) fn restore_from(&self, store: &FilesStore, window: Window) {
+        let log = read_log(store, window);
         let entries = parse(&log);
         for entry in missing_from_refs(store, &entries) {
             write_again(store, entry);
@@ -96,16 +91,15 @@ impl Recent {
     }
 }
 
-/// This part of the log, or its end. What can't be read restores nothing, which is what there
-/// would be without a log.
-fn read_log(store: &FilesStore, window: Option<Window>) -> Vec<u8> {
+/// This part of the log. What can't be read restores nothing, which is what there would be
+/// without a log.
+fn read_log(store: &FilesStore, window: Window) -> Vec<u8> {
     let mut log = Vec::new();
     let folder = store.common_dir().join("gitlock");
-    if let Some(from) = window.and_then(|window| window.before) {
-        let _ = read_from(folder.join("recent.1"), |_| from, &mut log);
+    if let Some(from) = window.before {
+        let _ = read_from(folder.join("recent.1"), from, &mut log);
     }
-    let from = |size: u64| window.map_or(size.saturating_sub(TAIL), |window| window.present);
-    let _ = read_from(folder.join("recent"), from, &mut log);
+    let _ = read_from(folder.join("recent"), window.present, &mut log);
     log
 }
 
@@ -132,10 +126,9 @@ impl State {
     }
 }
 
-fn read_from(path: PathBuf, from: impl FnOnce(u64) -> u64, log: &mut Vec<u8>) -> io::Result<()> {
+fn read_from(path: PathBuf, from: u64, log: &mut Vec<u8>) -> io::Result<()> {
     let mut file = File::open(path)?;
-    let size = file.metadata()?.size();
-    file.seek(SeekFrom::Start(from(size)))?;
+    file.seek(SeekFrom::Start(from))?;
     // Two generations at most, but who knows what somebody put there.
     file.take(2 * GENERATION).read_to_end(log)?;
     log.push(b'\n');
