@@ -64,6 +64,26 @@ pub(super) fn begin(store: &FilesStore) -> Window {
     note(store).unwrap_or(Window::EVERYTHING)
 }
 
+/// The newest of the log, as it is at this moment: more than anybody can have written since it was read.
+pub(super) fn newest(store: &FilesStore) -> Window {
+    let size = |name: &str| fs::metadata(store.common_dir().join("gitlock").join(name)).map_or(0, |meta| meta.size());
+    let end = Window { before: None, present: size("recent").saturating_sub(TAIL) };
+    // It may have begun a new generation meanwhile.
+    Window { before: (end.present == 0).then(|| size("recent.1").saturating_sub(TAIL)), ..end }
+}
+
+/// Begins a new generation of the log, unless it isn't `full` that is the present one. Returns
+/// whether there is another now.
+pub(super) fn rotate(store: &FilesStore, full: &fs::File) -> io::Result<bool> {
+    // Whoever comes second would throw the new generation over the old one.
+    let Ok(_notes) = store.lock_notes(NOTES) else { return Ok(false) };
+    let path = store.state_file("recent")?;
+    if fs::metadata(&path).is_ok_and(|meta| meta.ino() == full.metadata().map_or(0, |meta| meta.ino())) {
+        fs::rename(&path, path.with_extension("1"))?;
+    }
+    Ok(true)
+}
+
 fn note(store: &FilesStore) -> io::Result<Window> {
     let mut notes = store.lock_notes(NOTES)?;
     let mut text = String::new();

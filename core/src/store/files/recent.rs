@@ -8,7 +8,7 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    fs::{self, File},
+    fs::File,
     io::{self, Read, Seek, SeekFrom, Write},
     os::unix::fs::MetadataExt,
     path::PathBuf,
@@ -83,11 +83,28 @@ impl Recent {
 
     /// The same for this part of the log.
     pub(super) fn restore_from(&self, store: &FilesStore, window: Window) {
-        let log = read_log(store, window);
-        let entries = parse(&log);
-        for entry in missing_from_refs(store, &entries) {
-            write_again(store, entry);
-        }
+        restore_seen(store, &read_log(store, window));
+    }
+}
+
+/// Restores what this reading of the log knows of.
+fn restore_seen(store: &FilesStore, log: &[u8]) {
+    let mut entries = parse(log);
+    let names: HashSet<&str> = entries.iter().map(|entry| entry.name).collect();
+    let tips: Vec<(&str, Oid)> = names
+        .into_iter()
+        .filter_map(|name| Some((name, store.read_ref(&RefName::foreign(name)).ok().flatten()?)))
+        .collect();
+    // A busy lock has moved on since the log was read, and from a commit that isn't in it no way
+    // leads to those that are. What a ref points at is in the log before, so it can be read on.
+    let known: HashSet<Oid> = entries.iter().map(|entry| entry.id).collect();
+    let mut newest = Vec::new();
+    if tips.iter().any(|(_, tip)| !known.contains(tip)) {
+        newest = read_log(store, looks::newest(store));
+    }
+    entries.extend(parse(&newest));
+    for entry in missing_from_refs(store, &tips, &entries) {
+        write_again(store, entry);
     }
 }
 
@@ -110,14 +127,11 @@ impl State {
         if self.file.is_none() || self.written.is_multiple_of(LOOK_EVERY) {
             self.file = None;
             let options = File::options().create(true).append(true).clone();
-            let file = store.open_state_file("recent", &options)?;
-            if file.metadata()?.size() < GENERATION {
-                self.file = Some(file);
-            } else {
-                let path = store.state_file("recent")?;
-                fs::rename(&path, path.with_extension("1"))?;
-                self.file = Some(store.open_state_file("recent", &options)?);
+            let mut file = store.open_state_file("recent", &options)?;
+            if file.metadata()?.size() >= GENERATION && looks::rotate(store, &file)? {
+                file = store.open_state_file("recent", &options)?;
             }
+            self.file = Some(file);
         }
         match &mut self.file {
             Some(file) => file.write_all(entry),
@@ -163,14 +177,13 @@ fn entry_at(log: &[u8], at: usize, line_end: usize) -> Option<Entry<'_>> {
     Some(Entry { kind, id, name, bytes })
 }
 
-/// What the refs in the log still reach and that is gone: records, and the commits of journals.
-fn missing_from_refs<'a>(store: &FilesStore, entries: &'a [Entry<'a>]) -> Vec<&'a Entry<'a>> {
+/// What these refs still reach and that is gone: records, and the commits of journals.
+fn missing_from_refs<'a>(store: &FilesStore, tips: &[(&str, Oid)], entries: &'a [Entry<'a>]) -> Vec<&'a Entry<'a>> {
     let commits: HashMap<Oid, &Entry<'_>> =
         entries.iter().filter(|entry| entry.kind != gix::objs::Kind::Blob).map(|entry| (entry.id, entry)).collect();
-    let journals: HashSet<&str> = commits.values().map(|entry| entry.name).collect();
     let mut wanted = Vec::new();
-    for name in journals {
-        let mut next = store.read_ref(&RefName::foreign(name)).ok().flatten();
+    for (_, tip) in tips {
+        let mut next = Some(*tip);
         while let Some(entry) = next.and_then(|id| commits.get(&id)) {
             wanted.push(*entry);
             next = object::parse_commit(entry.bytes, store.hash).ok().and_then(|commit| commit.parent);
@@ -180,11 +193,7 @@ fn missing_from_refs<'a>(store: &FilesStore, entries: &'a [Entry<'a>]) -> Vec<&'
     // doesn't, and those who wait behind it remember what they wrote and don't read it again.
     let records: HashMap<Oid, &Entry<'_>> =
         entries.iter().filter(|entry| entry.kind == gix::objs::Kind::Blob).map(|entry| (entry.id, entry)).collect();
-    let locks: HashSet<&str> = records.values().map(|entry| entry.name).collect();
-    wanted.extend(locks.into_iter().filter_map(|name| {
-        let current = store.read_ref(&RefName::foreign(name)).ok().flatten()?;
-        records.get(&current).copied()
-    }));
+    wanted.extend(tips.iter().filter_map(|(_, tip)| records.get(tip).copied()));
     // The tree that they all have; whoever made a journal's first commit logged it.
     wanted.extend(commits.values().filter(|entry| entry.kind == gix::objs::Kind::Tree));
     let missing = store.missing(wanted.iter().map(|entry| entry.id));
@@ -234,4 +243,40 @@ pub(super) fn sighting(store: &FilesStore, name: &RefName, id: &Oid) -> Option<u
         file.rewind().and_then(|()| file.set_len(0)).and_then(|()| file.write_all(text.as_bytes())).ok()?;
     }
     Some(now.boot.saturating_sub(since.unwrap_or(now.boot)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::{CommitDraft, NewValue, Parent, RefEdit, RefStore, Signature, Transacted, files::FilesOptions};
+
+    fn commit(store: &FilesStore, name: &RefName, number: u64) -> Oid {
+        let before = store.read(name).unwrap();
+        let who = Signature { name: "a".to_owned(), email: "a".to_owned(), seconds: number };
+        let draft = CommitDraft {
+            parent: before.map_or(Parent::None, Parent::Commit),
+            author: who.clone(),
+            committer: who,
+            message: format!("{number}\n"),
+        };
+        let new = Some(NewValue::Commits { drafts: vec![draft], tree: true });
+        match store.transact(&[RefEdit { name: name.clone(), expected: before, new }]).unwrap() {
+            Transacted::Committed(values) => values[0].unwrap(),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_journal_that_moves_on_while_the_log_is_read_is_followed_all_the_same() {
+        let dir = tempfile::tempdir().unwrap();
+        assert!(std::process::Command::new("git").args(["init", "-q"]).arg(dir.path()).status().unwrap().success());
+        let store = FilesStore::open(dir.path(), &FilesOptions::default()).unwrap();
+        let name = RefName::foreign("refs/gitvan/journal/build");
+        let ids: Vec<Oid> = (0..5).map(|number| commit(&store, &name, number)).collect();
+        let log = read_log(&store, Window::EVERYTHING);
+        std::fs::remove_file(store.loose.object_path(&object::to_gix(&ids[2]))).unwrap();
+        (5..9).for_each(|number| assert!(store.has_object(&commit(&store, &name, number))));
+        restore_seen(&store, &log);
+        assert!(store.has_object(&ids[2]));
+    }
 }
