@@ -47,7 +47,13 @@ impl Oid {
 
 impl fmt::Display for Oid {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.as_bytes().iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+        // In one piece: this is on the way of every lock several times.
+        const DIGITS: &[u8; 16] = b"0123456789abcdef";
+        let mut hex = [0; 64];
+        for (pair, byte) in hex.chunks_exact_mut(2).zip(self.as_bytes()) {
+            pair.copy_from_slice(&[DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]]);
+        }
+        f.write_str(std::str::from_utf8(&hex[..2 * self.as_bytes().len()]).unwrap_or_default())
     }
 }
 
@@ -209,4 +215,18 @@ pub trait RefStore: Send + Sync + fmt::Debug {
 
     /// A word for messages: where this store is.
     fn location(&self) -> String;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Oid;
+
+    #[test]
+    fn ids_are_read_as_they_are_written() {
+        for hex in ["0123456789abcdef0123456789abcdef01234567", &"f0".repeat(32)] {
+            assert_eq!(Oid::from_hex(hex.as_bytes()).unwrap().to_string(), hex);
+        }
+        assert!(Oid::from_hex(b"0123").is_none());
+        assert!(Oid::from_hex("g".repeat(40).as_bytes()).is_none());
+    }
 }
