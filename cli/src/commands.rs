@@ -2,7 +2,7 @@
 
 use std::{fs::File, io::Read, time::Duration};
 
-use gitlock::{DEFAULT_TTL, ErrorCode, LockHandle, LockManager, Severity};
+use gitlock::{DEFAULT_TTL, ErrorCode, LockHandle, LockManager, Severity, json};
 use serde_json::{Value, json};
 
 use crate::{
@@ -134,37 +134,30 @@ pub(crate) fn extend(manager: &LockManager, asked: &Extend, json: bool) -> Exit 
 pub(crate) fn status(manager: &LockManager, asked: &Status, json: bool) -> Exit {
     if let Some(name) = &asked.name {
         let status = manager.status(name)?;
-        return answer(json, || output::status_json(&status), || output::status_text(&status));
+        return answer(json, || json::status(&status), || output::status_text(&status));
     }
     let listing = manager.list()?;
     let text = || match listing.locks.is_empty() {
         true => "no lock is held\n".to_owned(),
         false => listing.locks.iter().map(output::status_text).collect(),
     };
-    answer(json, || output::listing_json(&listing), text)
+    answer(json, || json::listing(&listing), text)
 }
 
 pub(crate) fn list(manager: &LockManager, json: bool) -> Exit {
     let listing = manager.list()?;
-    answer(json, || output::listing_json(&listing), || output::listing_text(&listing))
+    answer(json, || json::listing(&listing), || output::listing_text(&listing))
 }
 
 pub(crate) fn log(manager: &LockManager, asked: &Log, json: bool) -> Exit {
     let entries = manager.log(&asked.name, asked.max_count)?;
-    answer(json, || output::log_json(&asked.name, &entries), || output::log_text(&entries))
+    answer(json, || json::log(&asked.name, &entries), || output::log_text(&entries))
 }
 
 pub(crate) fn clean(manager: &LockManager, asked: &Clean, json: bool) -> Exit {
     let cleaned = manager.clean(asked.grace)?;
     manager.close();
     let names: Vec<&str> = cleaned.locks.iter().map(gitlock::LockName::as_str).collect();
-    let object = || {
-        json!({
-            "locks": names,
-            "objectsDeleted": cleaned.objects_deleted,
-            "objectsWaiting": cleaned.objects_waiting,
-        })
-    };
     let text = || {
         let mut text: String = names.iter().map(|name| format!("{}: cleaned\n", plain(name))).collect();
         text += &format!(
@@ -173,13 +166,13 @@ pub(crate) fn clean(manager: &LockManager, asked: &Clean, json: bool) -> Exit {
         );
         text
     };
-    answer(json, object, text)
+    answer(json, || json::cleaned(&cleaned), text)
 }
 
 pub(crate) fn break_lock(manager: &LockManager, asked: &Break, json: bool) -> Exit {
     let broken = manager.break_lock(&asked.name, asked.id.as_deref(), asked.reason.as_deref())?;
     manager.close();
-    let object = || json!({ "name": asked.name, "broken": broken.iter().map(output::holder).collect::<Vec<_>>() });
+    let object = || json!({ "name": asked.name, "broken": broken.iter().map(json::holder).collect::<Vec<_>>() });
     let text = || {
         let name = plain(&asked.name);
         if broken.is_empty() {
@@ -196,7 +189,7 @@ pub(crate) fn break_lock(manager: &LockManager, asked: &Break, json: bool) -> Ex
 
 pub(crate) fn doctor(manager: &LockManager, asked: &Doctor, json: bool) -> Exit {
     let findings = manager.doctor(asked.fix)?;
-    answer(json, || output::findings_json(&findings), || output::findings_text(&findings))?;
+    answer(json, || json::findings(&findings), || output::findings_text(&findings))?;
     let ill = findings.iter().any(|finding| finding.severity == Severity::Problem && !finding.fixed);
     Ok(if ill { ErrorCode::Io.exit_code() } else { 0 })
 }

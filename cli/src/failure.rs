@@ -52,7 +52,7 @@ impl Failure {
         if json {
             let mut error = json!({ "code": self.code, "message": self.message, "exitCode": self.exit });
             if let (Some(holder), Value::Object(fields)) = (&self.holder, &mut error) {
-                fields.insert("holder".to_owned(), output::holder(holder));
+                fields.insert("holder".to_owned(), gitlock::json::holder(holder));
             }
             output::tell(&json!({ "error": error }).to_string());
         } else {

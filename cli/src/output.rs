@@ -2,10 +2,7 @@
 
 use std::io::{self, Write};
 
-use gitlock::{
-    Bound, Finding, Holder, HolderStatus, JournalEntry, Listing, Liveness, LockStatus, Severity, WaiterStatus,
-};
-use serde_json::{Value, json};
+use gitlock::{Bound, Finding, Holder, JournalEntry, Listing, LockStatus, Severity};
 
 use crate::{duration::show, failure::Failure, moment};
 
@@ -25,81 +22,6 @@ pub(crate) fn say(text: &str) -> Result<(), Failure> {
             Failure::new(gitlock::ErrorCode::Io, format!("the result can't be written to stdout: {error}"))
         }),
     }
-}
-
-/// What a record says of a holder.
-pub(crate) fn holder(holder: &Holder) -> Value {
-    let claim = &holder.claim;
-    json!({
-        "id": claim.id,
-        "owner": claim.owner,
-        "mode": claim.mode.as_str(),
-        "token": holder.token,
-        "bound": claim.bound.as_str(),
-        "pid": claim.pid,
-        "hostname": claim.hostname,
-        "reason": claim.reason,
-        "acquiredAt": holder.acquired_at,
-        "timeout": holder.timeout,
-        "ttl": claim.ttl,
-        "waited": holder.waited,
-    })
-}
-
-fn with(mut value: Value, more: Value) -> Value {
-    if let (Value::Object(fields), Value::Object(more)) = (&mut value, more) {
-        fields.extend(more);
-    }
-    value
-}
-
-fn millis(duration: std::time::Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
-}
-
-fn holder_status(status: &HolderStatus) -> Value {
-    let process = match status.liveness {
-        Liveness::Alive => "alive",
-        Liveness::Dead => "dead",
-        Liveness::Unknown => "unknown",
-    };
-    let more = json!({ "remaining": millis(status.remaining), "heldFor": millis(status.held_for), "process": process });
-    with(holder(&status.holder), more)
-}
-
-fn waiter_status((at, status): (usize, &WaiterStatus)) -> Value {
-    let (waiter, claim) = (&status.waiter, &status.waiter.claim);
-    json!({
-        "position": at + 1,
-        "id": claim.id,
-        "owner": claim.owner,
-        "mode": claim.mode.as_str(),
-        "priority": waiter.priority,
-        "pid": claim.pid,
-        "hostname": claim.hostname,
-        "reason": claim.reason,
-        "since": waiter.since,
-        "until": waiter.until,
-        "waited": millis(status.waited),
-    })
-}
-
-/// A lock as it is.
-pub(crate) fn status_json(status: &LockStatus) -> Value {
-    json!({
-        "name": status.name.as_str(),
-        "held": status.is_held(),
-        "holders": status.holders.iter().map(holder_status).collect::<Vec<_>>(),
-        "queue": status.queue.iter().enumerate().map(waiter_status).collect::<Vec<_>>(),
-        "problem": status.problem,
-    })
-}
-
-/// Every lock that is held.
-pub(crate) fn listing_json(listing: &Listing) -> Value {
-    let foreign: Vec<Value> =
-        listing.foreign.iter().map(|foreign| json!({ "ref": foreign.name, "object": foreign.object })).collect();
-    json!({ "locks": listing.locks.iter().map(status_json).collect::<Vec<_>>(), "foreign": foreign })
 }
 
 /// `alice (pid 12 on host), "deploy"`
@@ -187,29 +109,6 @@ pub(crate) fn listing_text(listing: &Listing) -> String {
     text
 }
 
-/// A journal's entries.
-pub(crate) fn log_json(name: &str, entries: &[JournalEntry]) -> Value {
-    let entry = |entry: &JournalEntry| {
-        json!({
-            "commit": entry.commit,
-            "outcome": entry.outcome,
-            "id": entry.id,
-            "token": entry.token,
-            "owner": entry.owner,
-            "hostname": entry.hostname,
-            "pid": entry.pid,
-            "mode": entry.mode,
-            "acquiredAt": entry.acquired_at,
-            "endedAt": entry.ended_at,
-            "waited": entry.waited,
-            "reason": entry.reason,
-            "endedBy": entry.ended_by,
-            "breakReason": entry.break_reason,
-        })
-    };
-    json!({ "name": name, "entries": entries.iter().map(entry).collect::<Vec<_>>() })
-}
-
 /// A journal's entries, a line each.
 pub(crate) fn log_text(entries: &[JournalEntry]) -> String {
     let mut text = String::new();
@@ -233,18 +132,6 @@ pub(crate) fn log_text(entries: &[JournalEntry]) -> String {
         text += &format!("{commit} {at} {outcome}{held}: {owner}, {}{token}{reason}{by}\n", plain(&entry.mode));
     }
     text
-}
-
-/// What the doctor found.
-pub(crate) fn findings_json(findings: &[Finding]) -> Value {
-    let finding = |finding: &Finding| {
-        let severity = match finding.severity {
-            Severity::Problem => "problem",
-            Severity::Note => "note",
-        };
-        json!({ "severity": severity, "what": finding.what, "advice": finding.advice, "fixed": finding.fixed })
-    };
-    json!({ "findings": findings.iter().map(finding).collect::<Vec<_>>() })
 }
 
 /// What the doctor found, with what to do.

@@ -11,6 +11,17 @@ pub enum Retry {
     FromStart,
 }
 
+impl Retry {
+    /// The word for it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Retry::Never => "never",
+            Retry::Later => "later",
+            Retry::FromStart => "from-start",
+        }
+    }
+}
+
 macro_rules! codes {
     ($($(#[$doc:meta])* $name:ident = $number:literal, $text:literal, exit $exit:literal, $retry:ident;)*) => {
         /// What went wrong, in one word. Numbers and words are fixed for ever; retired ones stay reserved.
@@ -78,6 +89,8 @@ codes! {
     Io = 19, "IO", exit 4, Later;
     /// The object belongs to the process that this one was forked from.
     Forked = 20, "FORKED", exit 3, Never;
+    /// gitlock itself failed: a panic was caught at the border to another language. A bug.
+    Internal = 21, "INTERNAL", exit 4, Never;
 }
 
 #[cfg(test)]

@@ -39,6 +39,7 @@ pub mod error;
 pub mod error_code;
 pub mod handle;
 pub mod journal;
+pub mod json;
 pub mod lock;
 pub mod manager;
 pub mod name;

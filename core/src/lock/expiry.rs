@@ -41,6 +41,17 @@ pub enum Liveness {
     Dead,
 }
 
+impl Liveness {
+    /// The word for it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Liveness::Unknown => "unknown",
+            Liveness::Alive => "alive",
+            Liveness::Dead => "dead",
+        }
+    }
+}
+
 /// Facts by the id of the holder or waiter. What isn't here is unknown.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Facts(pub BTreeMap<String, Fact>);

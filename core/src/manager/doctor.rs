@@ -17,6 +17,16 @@ pub enum Severity {
     Problem,
 }
 
+impl Severity {
+    /// The word for it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Severity::Note => "note",
+            Severity::Problem => "problem",
+        }
+    }
+}
+
 /// Something that isn't as it should be.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
