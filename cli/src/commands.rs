@@ -172,7 +172,7 @@ pub(crate) fn clean(manager: &LockManager, asked: &Clean, json: bool) -> Exit {
 pub(crate) fn break_lock(manager: &LockManager, asked: &Break, json: bool) -> Exit {
     let broken = manager.break_lock(&asked.name, asked.id.as_deref(), asked.reason.as_deref())?;
     manager.close();
-    let object = || json!({ "name": asked.name, "broken": broken.iter().map(json::holder).collect::<Vec<_>>() });
+    let object = || json::broken(&asked.name, &broken);
     let text = || {
         let name = plain(&asked.name);
         if broken.is_empty() {

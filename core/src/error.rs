@@ -29,7 +29,8 @@ struct Inner {
 }
 
 impl Error {
-    pub(crate) fn new(code: ErrorCode, message: impl Into<String>) -> Error {
+    /// One of its own, for a surface that has to refuse what it was given before the core sees it.
+    pub fn new(code: ErrorCode, message: impl Into<String>) -> Error {
         Error(Box::new(Inner { code, message: message.into(), holder: None, source: None }))
     }
 

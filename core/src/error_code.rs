@@ -23,11 +23,11 @@ impl Retry {
 }
 
 macro_rules! codes {
-    ($($(#[$doc:meta])* $name:ident = $number:literal, $text:literal, exit $exit:literal, $retry:ident;)*) => {
+    ($($(#[doc = $doc:literal])* $name:ident = $number:literal, $text:literal, exit $exit:literal, $retry:ident;)*) => {
         /// What went wrong, in one word. Numbers and words are fixed for ever; retired ones stay reserved.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
         #[non_exhaustive]
-        pub enum ErrorCode { $($(#[$doc])* $name = $number,)* }
+        pub enum ErrorCode { $($(#[doc = $doc])* $name = $number,)* }
 
         impl ErrorCode {
             /// The whole table.
@@ -38,6 +38,16 @@ macro_rules! codes {
 
             /// The word that Node sees as `error.code`, and `--json` prints.
             pub const fn as_str(self) -> &'static str { match self { $(ErrorCode::$name => $text,)* } }
+
+            /// What it means, in a sentence or two.
+            pub const fn description(self) -> &'static str {
+                match self { $(ErrorCode::$name => concat!($($doc),*).trim_ascii(),)* }
+            }
+
+            /// The code with this number, if there is one.
+            pub fn from_number(number: i32) -> Option<ErrorCode> {
+                ErrorCode::ALL.iter().copied().find(|code| code.number() == number)
+            }
 
             /// The exit code of `git lock`.
             pub const fn exit_code(self) -> u8 { match self { $(ErrorCode::$name => $exit,)* } }

@@ -2,7 +2,10 @@
 //!
 //! Times are in milliseconds: moments since the Unix epoch, lengths as such. What isn't known is `null`.
 
-use serde_json::{Value, json};
+use serde_json::json;
+
+/// What every function here gives.
+pub use serde_json::Value;
 
 use crate::{
     Cleaned, Error, Finding, Holder, HolderStatus, JournalEntry, Listing, LockStatus, WaiterStatus, clock::millis,
@@ -101,6 +104,11 @@ pub fn log(name: &str, entries: &[JournalEntry]) -> Value {
 pub fn findings(findings: &[Finding]) -> Value {
     let finding = |finding: &Finding| json!({ "severity": finding.severity.as_str(), "what": finding.what, "advice": finding.advice, "fixed": finding.fixed });
     json!({ "findings": findings.iter().map(finding).collect::<Vec<_>>() })
+}
+
+/// Tenures that were ended by force.
+pub fn broken(name: &str, broken: &[Holder]) -> Value {
+    json!({ "name": name, "broken": broken.iter().map(holder).collect::<Vec<_>>() })
 }
 
 /// What a clean-up did.

@@ -20,6 +20,7 @@ pub(crate) fn run(root: &Path, program: &str, arguments: &[&str]) -> Result<(), 
 pub(crate) fn test(root: &Path) -> Result<(), String> {
     run(root, "cargo", &["build", "--workspace", "--all-targets"])?;
     run(root, "cargo", &["test", "--workspace"])?;
+    crate::c::test(root)?;
     model(root, &[])?;
     torture(root, &["--slice".to_owned()])
 }
@@ -32,6 +33,13 @@ pub(crate) fn bench(root: &Path, arguments: &[String]) -> Result<(), String> {
         run(root, "cargo", &all)?;
     }
     Ok(())
+}
+
+/// The files that are generated from the core's tables.
+pub(crate) fn codegen(root: &Path, arguments: &[String]) -> Result<(), String> {
+    let mut all = vec!["run", "--quiet", "-p", "gitlock-tests", "--bin", "codegen", "--"];
+    all.extend(arguments.iter().map(String::as_str));
+    run(root, "cargo", &all)
 }
 
 /// Many processes after one lock.
@@ -53,6 +61,10 @@ pub(crate) fn model(root: &Path, arguments: &[String]) -> Result<(), String> {
 }
 
 pub(crate) fn release(root: &Path, binary: &str) -> String {
-    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from);
-    target.join("release").join(binary).display().to_string()
+    target(root).join("release").join(binary).display().to_string()
+}
+
+/// Where Cargo puts what it builds.
+pub(crate) fn target(root: &Path) -> PathBuf {
+    std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from)
 }

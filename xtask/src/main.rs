@@ -1,8 +1,10 @@
 //! gitlock's own commands. `cargo xtask help` lists them.
 
+mod c;
 mod check;
 mod commands;
 mod demo;
+mod install;
 
 use std::{env, path::PathBuf, process::ExitCode};
 
@@ -11,7 +13,10 @@ cargo xtask COMMAND
 
   demo                      several processes share a lock in a real repository; Git shows the trail
   test                      every test, and a slice of the long runs
+  codegen [--check]         the files that are generated from the core's tables
   check                     the house rules, formatting and lints; every commit passes it
+  c                         libgitlock as C and C++ programs use it
+  install --prefix DIR      libgitlock where pkg-config finds it, and git-lock
   bench                     speed, beside bare system calls and beside git commands
   torture [--acquisitions N] [...]   many processes after one lock, beside git gc and kill -9
   model [--full] [--faults] the rules, explored exhaustively
@@ -25,6 +30,9 @@ fn main() -> ExitCode {
         Some("demo") => demo::run(&root),
         Some("test") => commands::test(&root),
         Some("check") => check::run(&root),
+        Some("codegen") => commands::codegen(&root, rest),
+        Some("c") => c::test(&root),
+        Some("install") => install::run_with(&root, rest),
         Some("bench") => commands::bench(&root, rest),
         Some("torture") => commands::torture(&root, rest),
         Some("model") => commands::model(&root, rest),

@@ -1,0 +1,581 @@
+/*
+ * libgitlock: a lock manager whose only database is a Git repository.
+ *
+ * docs/c-conventions.md says what holds for every function: who owns what, NULL, threads, errors,
+ * versions. Generated from the Rust source by `cargo xtask codegen`. Don't edit.
+ */
+
+#ifndef GITLOCK_H
+#define GITLOCK_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+/**
+ * A number of milliseconds, or a switch, that is left to the default.
+ */
+#define GITLOCK_DEFAULT -1
+
+/**
+ * For `wait_ms`: for as long as it takes. The default.
+ */
+#define GITLOCK_FOREVER -1
+
+/**
+ * Exclusive: nobody beside the holder. The default.
+ */
+#define GITLOCK_EXCLUSIVE 0
+
+/**
+ * Shared: beside other shared holders.
+ */
+#define GITLOCK_SHARED 1
+
+/**
+ * What went wrong. Numbers and words are fixed for ever; retired ones stay reserved.
+ */
+typedef enum {
+  /**
+   * Nothing.
+   */
+  GITLOCK_OK = 0,
+  /**
+   * Somebody else holds the lock, and the caller didn't want to wait.
+   */
+  GITLOCK_HELD = 1,
+  /**
+   * The wait ended before the lock was granted.
+   */
+  GITLOCK_TIMEOUT = 2,
+  /**
+   * The wait was cancelled.
+   */
+  GITLOCK_CANCELLED = 3,
+  /**
+   * The tenure has ended: its lease ran out, it was broken, or its record was overwritten.
+   */
+  GITLOCK_LOCK_LOST = 4,
+  /**
+   * The lock is somebody else's to release or extend.
+   */
+  GITLOCK_NOT_OWNER = 5,
+  /**
+   * The queue takes no more waiters.
+   */
+  GITLOCK_QUEUE_FULL = 6,
+  /**
+   * The name can't be a lock's.
+   */
+  GITLOCK_INVALID_NAME = 7,
+  /**
+   * An option is out of its range, or two don't go together.
+   */
+  GITLOCK_INVALID_ARGUMENT = 8,
+  /**
+   * There is no repository there.
+   */
+  GITLOCK_NOT_A_REPOSITORY = 9,
+  /**
+   * The repository has something that this version would misread.
+   */
+  GITLOCK_UNSUPPORTED = 10,
+  /**
+   * The repository belongs to somebody else.
+   */
+  GITLOCK_UNTRUSTED = 11,
+  /**
+   * The repository can't be written.
+   */
+  GITLOCK_PERMISSION_DENIED = 12,
+  /**
+   * The disk is full, or a quota is used up.
+   */
+  GITLOCK_STORAGE_FULL = 13,
+  /**
+   * The lock's ref points at something that is no record.
+   */
+  GITLOCK_RECORD_CORRUPT = 14,
+  /**
+   * The lock's record is of a newer version.
+   */
+  GITLOCK_RECORD_TOO_NEW = 15,
+  /**
+   * The object behind the lock's ref is missing.
+   */
+  GITLOCK_RECORD_MISSING = 16,
+  /**
+   * Another tool's ref is where the lock would be.
+   */
+  GITLOCK_NAME_BLOCKED = 17,
+  /**
+   * Another process holds the ref's .lock file, or packed-refs.lock, for too long.
+   */
+  GITLOCK_REPOSITORY_BUSY = 18,
+  /**
+   * Reading or writing the repository failed.
+   */
+  GITLOCK_IO = 19,
+  /**
+   * The object belongs to the process that this one was forked from.
+   */
+  GITLOCK_FORKED = 20,
+  /**
+   * gitlock itself failed: a panic was caught at the border to another language. A bug.
+   */
+  GITLOCK_INTERNAL = 21,
+} gitlock_code;
+
+/**
+ * Whether, and how, trying again can help.
+ */
+typedef enum {
+  /**
+   * It can't: something has to change first.
+   */
+  GITLOCK_RETRY_NEVER = 0,
+  /**
+   * It can, once somebody else has let go: wait, or ask with a longer wait.
+   */
+  GITLOCK_RETRY_LATER = 1,
+  /**
+   * It can at once: acquire again from the start.
+   */
+  GITLOCK_RETRY_FROM_START = 2,
+} gitlock_retry;
+
+/**
+ * Ends waits from another thread. One may be given to any number of acquires.
+ */
+typedef struct gitlock_cancel gitlock_cancel;
+
+/**
+ * One tenure of a lock: it ends when it is released or freed, when its lease runs out, or when
+ * somebody breaks it. Every function may be called from any thread, also at the same time as
+ * others, but for `gitlock_guard_free`.
+ */
+typedef struct gitlock_guard gitlock_guard;
+
+/**
+ * The locks of one repository. Every function may be called from any thread, also at the same
+ * time as others, but for `gitlock_manager_free`. After a fork the child owns nothing that the
+ * parent took: its copy of a manager works on its own, its copies of guards say GITLOCK_FORKED.
+ */
+typedef struct gitlock_manager gitlock_manager;
+
+/**
+ * A wait that goes on in the background.
+ */
+typedef struct gitlock_waiting gitlock_waiting;
+
+/**
+ * What is called when a tenure is lost; `error` is as `gitlock_last_error_json` gives it, valid
+ * during the call. It must not block, nor unwind.
+ */
+typedef void (*gitlock_on_lost)(void *data, const char *error);
+
+/**
+ * What is called once when a callback's data is not going to be used any more, on whichever thread
+ * that turns out. It must not block, nor unwind.
+ */
+typedef void (*gitlock_free_data)(void *data);
+
+/**
+ * How a manager works. Fill it with `gitlock_options_init`, then set what is to differ.
+ */
+typedef struct {
+  /**
+   * The size of this struct, as the caller knows it.
+   */
+  size_t size;
+  /**
+   * Where lock refs are kept. NULL: `gitlock.prefix` in the repository's configuration, else
+   * "refs/gitvan/locks".
+   */
+  const char *lock_prefix;
+  /**
+   * The session that holds and waits. NULL: one for each thread.
+   */
+  const char *owner;
+  /**
+   * How many ended tenures a journal keeps, at least 1. -1: `gitlock.keep`, else all.
+   */
+  int64_t keep;
+  /**
+   * Whether to sync to disk: 1, 0, or -1: `gitlock.durable`, else no.
+   */
+  int64_t durable;
+  /**
+   * How old one of Git's own `.lock` files must be before it counts as left behind. -1:
+   * `gitlock.staleLockAge`, else ten minutes.
+   */
+  int64_t stale_lock_age_ms;
+  /**
+   * How far the wall clocks of different boots may differ. -1: `gitlock.maxClockSkew`, else 1000.
+   */
+  int64_t max_clock_skew_ms;
+  /**
+   * How long a grant from the queue lasts until it is claimed. -1: 2000.
+   */
+  int64_t claim_window_ms;
+  /**
+   * How often a waiter looks when nothing wakes it. -1: 1000.
+   */
+  int64_t poll_interval_ms;
+  /**
+   * How long to wait for a `.lock` file that another process holds. -1: 10000.
+   */
+  int64_t lock_timeout_ms;
+  /**
+   * Whether GIT_DIR and its kin are heeded, as a Git command does: 1, or 0 or -1: no.
+   */
+  int64_t environment;
+} gitlock_options;
+
+/**
+ * What is called while a wait goes on: `ahead` wait before it, and `status` is the lock as
+ * `gitlock_status` gives it, valid during the call. On the manager's background thread or the
+ * acquiring one; it must not block, nor unwind.
+ */
+typedef void (*gitlock_on_wait)(void *data, size_t ahead, const char *status);
+
+/**
+ * How a lock is acquired. Fill it with `gitlock_acquire_options_init`, then set what is to differ.
+ */
+typedef struct {
+  /**
+   * The size of this struct, as the caller knows it.
+   */
+  size_t size;
+  /**
+   * GITLOCK_EXCLUSIVE or GITLOCK_SHARED.
+   */
+  int32_t mode;
+  /**
+   * Higher goes first: each step is worth 30 s of waiting. Default: 0.
+   */
+  int32_t priority;
+  /**
+   * The length of the lease, from 1. -1: 30000.
+   */
+  int64_t ttl_ms;
+  /**
+   * How long it may queue; 0: not at all. Default: GITLOCK_FOREVER.
+   */
+  int64_t wait_ms;
+  /**
+   * For how long it is renewed at most. -1: without limit.
+   */
+  int64_t max_hold_ms;
+  /**
+   * Whether the lease is renewed in the background: 1, 0, or -1: yes unless there is a fingerprint.
+   */
+  int64_t renew;
+  /**
+   * The session that holds and waits. NULL: the manager's, or one for each thread.
+   */
+  const char *owner;
+  /**
+   * A word of the caller's own as the right to release and extend; the tenure is then bound to its
+   * lease alone. NULL: a secret, and the tenure ends with this process.
+   */
+  const char *fingerprint;
+  /**
+   * Why the lock is wanted, for whoever waits and for the journal. May be NULL.
+   */
+  const char *reason;
+  /**
+   * What cancels the wait. May be NULL. It may be freed at any time.
+   */
+  const gitlock_cancel *cancel;
+  /**
+   * Called when the wait begins, and whenever what it waits for changes. May be NULL.
+   */
+  gitlock_on_wait on_wait;
+  /**
+   * Handed to `on_wait`. It must be valid until the acquire has ended.
+   */
+  void *on_wait_data;
+} gitlock_acquire_options;
+
+/**
+ * How a wait in the background ends: `code` 0 and a guard, which is the callee's to free, or another
+ * code and NULL, with what `gitlock_last_error_message` says on this thread. It comes once, on the
+ * manager's background thread, and must not block, nor unwind.
+ */
+typedef void (*gitlock_on_done)(void *data, int32_t code, gitlock_guard *guard);
+
+#ifdef __cplusplus
+extern "C" {
+#endif // __cplusplus
+
+/**
+ * The code of this thread's last failed call; 0 if none has failed. A success doesn't change it.
+ */
+int32_t gitlock_last_error_code(void);
+
+/**
+ * What happened in this thread's last failed call, who holds the lock, and what to do. Never NULL;
+ * valid until this thread's next failed call.
+ */
+const char *gitlock_last_error_message(void);
+
+/**
+ * The same as JSON: `code`, `message`, `retry`, and `holder`, which is null unless somebody's
+ * holding the lock is why. Never NULL ("" if no call has failed); valid until this thread's next
+ * failed call.
+ */
+const char *gitlock_last_error_json(void);
+
+/**
+ * The library's version, such as "0.1.0". Never NULL, valid for ever.
+ */
+const char *gitlock_version(void);
+
+/**
+ * The word for a code, such as "HELD", the same as in every other language; "OK" for 0, and NULL
+ * for a number that is no code. Valid for ever.
+ */
+const char *gitlock_code_name(int32_t code);
+
+/**
+ * Whether trying again can help: one of `gitlock_retry`. For 0, and for a number that is no code: never.
+ */
+int32_t gitlock_code_retry(int32_t code);
+
+/**
+ * The lock's name. Valid until the guard is freed; NULL for NULL.
+ */
+const char *gitlock_guard_name(const gitlock_guard *guard);
+
+/**
+ * The tenure's id. Valid until the guard is freed; NULL for NULL.
+ */
+const char *gitlock_guard_id(const gitlock_guard *guard);
+
+/**
+ * The fencing token: it grows with every grant of this lock. Give it to whatever the lock
+ * protects, and let that refuse a token lower than one it has seen. 0 for NULL.
+ */
+uint64_t gitlock_guard_token(const gitlock_guard *guard);
+
+/**
+ * GITLOCK_EXCLUSIVE or GITLOCK_SHARED; -1 for NULL.
+ */
+int32_t gitlock_guard_mode(const gitlock_guard *guard);
+
+/**
+ * Whether the tenure has ended, by this process's own clock or by what was found in the
+ * repository. A `false` is as old as the question: what must never happen twice has to check the
+ * token where it happens. True for NULL, and for what was released.
+ */
+bool gitlock_guard_is_lost(const gitlock_guard *guard);
+
+/**
+ * For how many milliseconds the tenure is safe from here on without another renewal; 0 once it is lost.
+ */
+uint64_t gitlock_guard_remaining_ms(const gitlock_guard *guard);
+
+/**
+ * Makes the lease last `ttl_ms` from now; -1: its own length again.
+ * GITLOCK_LOCK_LOST if it has ended, even if nobody has taken the lock since.
+ */
+int32_t gitlock_guard_extend(const gitlock_guard *guard, int64_t ttl_ms);
+
+/**
+ * Ends the tenure, and hands the lock to whoever is next. The guard is still to be freed.
+ * GITLOCK_LOCK_LOST if the tenure had ended before, so that the work under it may have overlapped
+ * another's; with other errors it stays held until its lease ends.
+ */
+int32_t gitlock_guard_release(const gitlock_guard *guard);
+
+/**
+ * Frees a guard, and releases its lock if that wasn't done; a failure of that is told to nobody.
+ * NULL is fine. No other call with this guard may be under way.
+ */
+void gitlock_guard_free(gitlock_guard *guard);
+
+/**
+ * The tenure as a string, for another process or language to go on with: treat it like a
+ * password. Free it with `gitlock_string_free`. GITLOCK_LOCK_LOST once it was released.
+ */
+int32_t gitlock_guard_handle(const gitlock_guard *guard, char **handle);
+
+/**
+ * As `gitlock_guard_handle`, and lets the tenure go on without this guard, until its lease ends or
+ * somebody with the handle releases it: this process renews it no more. The guard is still to be freed.
+ */
+int32_t gitlock_guard_detach(const gitlock_guard *guard,
+                             char **handle);
+
+/**
+ * Calls `listener` once when the tenure is lost, on the manager's background thread, or at once on
+ * this one if it is lost already. A release doesn't call it. `free_data`, which may be NULL, is called
+ * with `data` in any case, also if this fails, once `listener` has been called or never will be.
+ */
+int32_t gitlock_guard_on_lost(const gitlock_guard *guard,
+                              gitlock_on_lost listener,
+                              void *data,
+                              gitlock_free_data free_data);
+
+/**
+ * Opens the repository that `path` is in. `options` may be NULL.
+ * GITLOCK_NOT_A_REPOSITORY, GITLOCK_UNTRUSTED for somebody else's, GITLOCK_UNSUPPORTED for what would
+ * be misread, GITLOCK_INVALID_ARGUMENT for options out of their range.
+ */
+int32_t gitlock_open(const char *path,
+                     const gitlock_options *options,
+                     gitlock_manager **manager);
+
+/**
+ * Frees a manager. Its guards and waits go on, and keep what they need. NULL is fine. No other
+ * call with this manager may be under way.
+ */
+void gitlock_manager_free(gitlock_manager *manager);
+
+/**
+ * Acquires a lock, queueing for it if it is held. `options` may be NULL.
+ * GITLOCK_TIMEOUT when the wait is over, GITLOCK_HELD if it wasn't to wait, GITLOCK_CANCELLED,
+ * and what can be wrong with the name, the options, the record and the repository.
+ */
+int32_t gitlock_acquire(const gitlock_manager *manager,
+                        const char *name,
+                        const gitlock_acquire_options *options,
+                        gitlock_guard **guard);
+
+/**
+ * As `gitlock_acquire`, but never waits: GITLOCK_HELD if somebody holds the lock, or is first.
+ */
+int32_t gitlock_try_acquire(const gitlock_manager *manager,
+                            const char *name,
+                            const gitlock_acquire_options *options,
+                            gitlock_guard **guard);
+
+/**
+ * The lock as it is, as JSON: `name`, `held`, `holders`, `queue`, `problem`. Free it with
+ * `gitlock_string_free`. A record that can't be read is no error here: it is the `problem`.
+ */
+int32_t gitlock_status(const gitlock_manager *manager, const char *name, char **json);
+
+/**
+ * Every lock that is held, and what else is under the prefix, as JSON: `locks`, `foreign`.
+ */
+int32_t gitlock_list(const gitlock_manager *manager, char **json);
+
+/**
+ * The newest entries of a lock's journal, newest first, at most `most`, as JSON: `name`, `entries`.
+ */
+int32_t gitlock_log(const gitlock_manager *manager, const char *name, size_t most, char **json);
+
+/**
+ * Ends tenures by force, whoever holds them: that of this `id`, or all of the lock's if it is
+ * NULL. The journal says who did it and why; `reason` may be NULL. `json` tells of those that were
+ * ended: `name`, `broken`. GITLOCK_LOCK_LOST if there is nothing to break.
+ */
+int32_t gitlock_break(const gitlock_manager *manager,
+                      const char *name,
+                      const char *id,
+                      const char *reason,
+                      char **json);
+
+/**
+ * Ends what has ended by itself in every lock, and deletes superseded objects that are older than
+ * `grace_ms`; -1: ten minutes. `json`: `locks`, `objectsDeleted`, `objectsWaiting`.
+ */
+int32_t gitlock_clean(const gitlock_manager *manager, int64_t grace_ms, char **json);
+
+/**
+ * Looks for what crashes leave behind, and for records that can't be read; with `fix`, does what
+ * is safe. `json`: `findings`.
+ */
+int32_t gitlock_doctor(const gitlock_manager *manager, bool fix, char **json);
+
+/**
+ * The handle of a tenure that was acquired with a fingerprint. Free it with `gitlock_string_free`.
+ */
+int32_t gitlock_handle_by_fingerprint(const char *name, const char *fingerprint, char **handle);
+
+/**
+ * Releases a tenure by its handle. GITLOCK_LOCK_LOST if it has ended, GITLOCK_NOT_OWNER if it is
+ * somebody else's.
+ */
+int32_t gitlock_release(const gitlock_manager *manager, const char *handle);
+
+/**
+ * Extends a tenure by its handle to `ttl_ms` from now; -1: its own length again. `remaining_ms`,
+ * which may be NULL, is how long it lasts from here on. Errors as for `gitlock_release`.
+ */
+int32_t gitlock_extend(const gitlock_manager *manager,
+                       const char *handle,
+                       int64_t ttl_ms,
+                       uint64_t *remaining_ms);
+
+/**
+ * Goes on with a tenure that another process, or a guard that was detached, began: extends it,
+ * and, if it was bound to a process, binds it to this one, which renews it. Errors as for `gitlock_release`.
+ */
+int32_t gitlock_resume(const gitlock_manager *manager,
+                       const char *handle,
+                       gitlock_guard **guard);
+
+/**
+ * Fills `options` with the defaults; `size` is `sizeof *options`.
+ */
+void gitlock_options_init(gitlock_options *options, size_t size);
+
+/**
+ * Fills `options` with the defaults; `size` is `sizeof *options`.
+ */
+void gitlock_acquire_options_init(gitlock_acquire_options *options, size_t size);
+
+/**
+ * Frees a string that a function of this library gave away. NULL is fine.
+ */
+void gitlock_string_free(char *text);
+
+/**
+ * One that isn't cancelled. NULL only if memory is used up.
+ */
+gitlock_cancel *gitlock_cancel_new(void);
+
+/**
+ * Ends every wait that was given this, now and later, with GITLOCK_CANCELLED. NULL is fine.
+ * May be called from any thread, while others use the same pointer, and again.
+ */
+void gitlock_cancel_cancel(const gitlock_cancel *cancel);
+
+/**
+ * Frees it; the waits that were given it go on. NULL is fine.
+ */
+void gitlock_cancel_free(gitlock_cancel *cancel);
+
+/**
+ * Starts to acquire without blocking this thread; the wait itself costs no thread. `options` may
+ * be NULL. `waiting` may be NULL for a wait that isn't going to be cancelled.
+ *
+ * Returns 0 if the wait has begun; `done` is called once then, and perhaps before this returns.
+ * GITLOCK_INVALID_NAME, GITLOCK_INVALID_ARGUMENT: it isn't called. Concurrent calls are fine.
+ */
+int32_t gitlock_acquire_start(const gitlock_manager *manager,
+                              const char *name,
+                              const gitlock_acquire_options *options,
+                              gitlock_on_done done,
+                              void *data,
+                              gitlock_waiting **waiting);
+
+/**
+ * Ends a wait; its `done` hears GITLOCK_CANCELLED, unless it is being called already. NULL is fine.
+ * May be called from any thread, also after `done` has come, and again.
+ */
+void gitlock_waiting_cancel(const gitlock_waiting *waiting);
+
+/**
+ * Frees it; the wait goes on. NULL is fine.
+ */
+void gitlock_waiting_free(gitlock_waiting *waiting);
+
+#ifdef __cplusplus
+}  // extern "C"
+#endif  // __cplusplus
+
+#endif  /* GITLOCK_H */

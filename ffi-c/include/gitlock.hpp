@@ -1,0 +1,328 @@
+/*
+ * libgitlock for C++17: RAII over gitlock.h, and nothing else. Header-only.
+ *
+ *     gitlock::manager locks(".");
+ *     gitlock::guard build = locks.acquire("build");
+ *     ...
+ *     build.release();   // throws if the lock was lost meanwhile; the destructor can't tell
+ *
+ * Functions throw gitlock::error, or one of the classes derived from it. Each also comes with a
+ * std::error_code& as its last parameter, and doesn't throw then (but std::bad_alloc).
+ * Every member function that is const may be called from any thread at the same time.
+ */
+#ifndef GITLOCK_HPP
+#define GITLOCK_HPP
+
+#include <chrono>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <stdexcept>
+#include <string>
+#include <string_view>
+#include <system_error>
+#include <utility>
+
+#include "gitlock.h"
+
+namespace gitlock {
+
+using std::chrono::milliseconds;
+
+/** The codes of gitlock_code as a std::error_category. */
+inline const std::error_category &category() noexcept {
+  struct codes final : std::error_category {
+    const char *name() const noexcept override { return "gitlock"; }
+    std::string message(int code) const override {
+      const char *word = gitlock_code_name(code);
+      return word != nullptr ? word : "unknown code " + std::to_string(code);
+    }
+  };
+  static const codes category;
+  return category;
+}
+
+/** What went wrong: what() says what happened, who holds the lock, and what to do. */
+class error : public std::system_error {
+public:
+  error(int code, const std::string &message, std::string json)
+      : std::system_error(code, category()), message_(std::make_shared<const std::string>(message)),
+        json_(std::make_shared<const std::string>(std::move(json))) {}
+  const char *what() const noexcept override { return message_->c_str(); }
+  /** One of gitlock_code. */
+  int number() const noexcept { return code().value(); }
+  /** One of gitlock_retry. */
+  int retry() const noexcept { return gitlock_code_retry(number()); }
+  /** The same as JSON, with the holder in it. */
+  const std::string &json() const noexcept { return *json_; }
+
+private:
+  std::shared_ptr<const std::string> message_, json_; // so that a copy can't throw
+};
+
+/** Somebody else holds the lock, and the caller didn't want to wait. */
+class held : public error { using error::error; };
+/** The wait ended before the lock was granted. */
+class timeout : public error { using error::error; };
+/** The wait was cancelled. */
+class cancelled : public error { using error::error; };
+/** The tenure has ended: stop what was done under it. */
+class lock_lost : public error { using error::error; };
+/** The lock is somebody else's to release or extend. */
+class not_owner : public error { using error::error; };
+
+namespace detail {
+
+[[noreturn]] inline void raise(int code) {
+  std::string message = gitlock_last_error_message(), json = gitlock_last_error_json();
+  switch (code) {
+  case GITLOCK_HELD: throw held(code, message, std::move(json));
+  case GITLOCK_TIMEOUT: throw timeout(code, message, std::move(json));
+  case GITLOCK_CANCELLED: throw cancelled(code, message, std::move(json));
+  case GITLOCK_LOCK_LOST: throw lock_lost(code, message, std::move(json));
+  case GITLOCK_NOT_OWNER: throw not_owner(code, message, std::move(json));
+  default: throw error(code, message, std::move(json));
+  }
+}
+
+/** Throws, unless there is a place for the code. */
+inline bool check(int code, std::error_code *into) {
+  if (into != nullptr) {
+    into->assign(code, category());
+  } else if (code != GITLOCK_OK) {
+    raise(code);
+  }
+  return code == GITLOCK_OK;
+}
+
+struct deleter {
+  void operator()(gitlock_manager *it) const noexcept { gitlock_manager_free(it); }
+  void operator()(gitlock_guard *it) const noexcept { gitlock_guard_free(it); }
+  void operator()(gitlock_cancel *it) const noexcept { gitlock_cancel_free(it); }
+  void operator()(char *it) const noexcept { gitlock_string_free(it); }
+};
+
+template <class T> using owned = std::unique_ptr<T, deleter>;
+
+inline std::string take(char *text) {
+  owned<char> freed(text);
+  return text != nullptr ? std::string(text) : std::string();
+}
+
+inline std::int64_t count(const std::optional<milliseconds> &time) { return time ? time->count() : GITLOCK_DEFAULT; }
+inline std::int64_t flag(const std::optional<bool> &value) { return value ? *value : GITLOCK_DEFAULT; }
+inline const char *text(const std::string &value) { return value.empty() ? nullptr : value.c_str(); }
+
+} // namespace detail
+
+/** Ends waits from another thread. */
+class cancel_token {
+public:
+  cancel_token() : cancel_(gitlock_cancel_new()) {}
+  /** Ends every wait that was given this, now and later. */
+  void cancel() const noexcept { gitlock_cancel_cancel(cancel_.get()); }
+  const gitlock_cancel *get() const noexcept { return cancel_.get(); }
+
+private:
+  detail::owned<gitlock_cancel> cancel_;
+};
+
+/** How a manager works. What is left out is taken from the repository's configuration, or the default. */
+struct options {
+  std::string lock_prefix, owner;
+  std::optional<std::int64_t> keep;
+  std::optional<bool> durable;
+  std::optional<milliseconds> stale_lock_age, max_clock_skew, claim_window, poll_interval, lock_timeout;
+  bool environment = false;
+};
+
+/** How a lock is acquired. */
+struct acquire_options {
+  bool shared = false;
+  std::int32_t priority = 0;
+  /** The length of the lease. Default: 30 s. */
+  std::optional<milliseconds> ttl;
+  /** How long it may queue. Default: for ever. */
+  std::optional<milliseconds> wait;
+  /** For how long it is renewed at most. Default: without limit. */
+  std::optional<milliseconds> max_hold;
+  /** Whether it is renewed in the background. Default: yes, unless there is a fingerprint. */
+  std::optional<bool> renew;
+  std::string owner, fingerprint, reason;
+  const cancel_token *cancel = nullptr;
+  /** Called while it waits with how many wait before it, and the lock's status as JSON. Must not throw. */
+  std::function<void(std::size_t, std::string_view)> on_wait;
+};
+
+/** One tenure of a lock. Destroying it releases the lock, and can't tell of a failure. */
+class guard {
+public:
+  guard() = default;
+  /** Takes over what a C function gave. */
+  explicit guard(gitlock_guard *taken) noexcept : guard_(taken) {}
+
+  explicit operator bool() const noexcept { return guard_ != nullptr; }
+  gitlock_guard *get() const noexcept { return guard_.get(); }
+  std::string name() const { return or_empty(gitlock_guard_name(get())); }
+  std::string id() const { return or_empty(gitlock_guard_id(get())); }
+  /** The fencing token, which grows with every grant of the lock. */
+  std::uint64_t token() const noexcept { return gitlock_guard_token(get()); }
+  bool is_shared() const noexcept { return gitlock_guard_mode(get()) == GITLOCK_SHARED; }
+  bool is_lost() const noexcept { return gitlock_guard_is_lost(get()); }
+  milliseconds remaining() const noexcept {
+    return milliseconds(static_cast<milliseconds::rep>(gitlock_guard_remaining_ms(get())));
+  }
+  /** Makes the lease last so long from now; its own length without one. */
+  void extend(std::optional<milliseconds> ttl = {}) const { extend(ttl, nullptr); }
+  void extend(std::optional<milliseconds> ttl, std::error_code &code) const { extend(ttl, &code); }
+  /** Ends the tenure: lock_lost if it had ended before. */
+  void release() { detail::check(gitlock_guard_release(get()), nullptr); }
+  void release(std::error_code &code) { detail::check(gitlock_guard_release(get()), &code); }
+  /** The tenure as a string, for another process or language. Treat it like a password. */
+  std::string handle() const { return string(gitlock_guard_handle); }
+  /** The same, and the tenure goes on without this guard. */
+  std::string detach() { return string(gitlock_guard_detach); }
+  /** Calls this once when the tenure is lost, on the library's thread. Must not throw, nor block. */
+  void on_lost(std::function<void(std::string_view)> listener) const {
+    using function = std::function<void(std::string_view)>;
+    auto data = std::make_unique<function>(std::move(listener));
+    auto call = [](void *data, const char *error) { (*static_cast<function *>(data))(error); };
+    auto free = [](void *data) { delete static_cast<function *>(data); };
+    detail::check(gitlock_guard_on_lost(get(), call, data.release(), free), nullptr);
+  }
+
+private:
+  static std::string or_empty(const char *text) { return text != nullptr ? text : ""; }
+  void extend(std::optional<milliseconds> ttl, std::error_code *code) const {
+    detail::check(gitlock_guard_extend(get(), detail::count(ttl)), code);
+  }
+  std::string string(int32_t (*ask)(const gitlock_guard *, char **)) const {
+    char *text = nullptr;
+    detail::check(ask(get(), &text), nullptr);
+    return detail::take(text);
+  }
+  detail::owned<gitlock_guard> guard_;
+};
+
+/** The locks of one repository. */
+class manager {
+public:
+  /** Opens the repository that `path` is in. */
+  explicit manager(const std::string &path, const options &with = {}) {
+    gitlock_options given;
+    gitlock_options_init(&given, sizeof given);
+    given.lock_prefix = detail::text(with.lock_prefix);
+    given.owner = detail::text(with.owner);
+    given.keep = with.keep.value_or(GITLOCK_DEFAULT);
+    given.durable = detail::flag(with.durable);
+    given.stale_lock_age_ms = detail::count(with.stale_lock_age);
+    given.max_clock_skew_ms = detail::count(with.max_clock_skew);
+    given.claim_window_ms = detail::count(with.claim_window);
+    given.poll_interval_ms = detail::count(with.poll_interval);
+    given.lock_timeout_ms = detail::count(with.lock_timeout);
+    given.environment = with.environment;
+    gitlock_manager *opened = nullptr;
+    detail::check(gitlock_open(path.c_str(), &given, &opened), nullptr);
+    manager_.reset(opened);
+  }
+
+  gitlock_manager *get() const noexcept { return manager_.get(); }
+
+  /** Acquires a lock, queueing for it if it is held. */
+  guard acquire(const std::string &name, const acquire_options &with = {}) const {
+    return acquire(gitlock_acquire, name, with, nullptr);
+  }
+  guard acquire(const std::string &name, const acquire_options &with, std::error_code &code) const {
+    return acquire(gitlock_acquire, name, with, &code);
+  }
+  /** Acquires it if that is possible at once; an empty guard if somebody holds it, or is first. */
+  guard try_acquire(const std::string &name, const acquire_options &with = {}) const {
+    std::error_code code;
+    guard taken = acquire(gitlock_try_acquire, name, with, &code);
+    if (code && code.value() != GITLOCK_HELD) detail::raise(code.value());
+    return taken;
+  }
+  /** As JSON, like everything below that returns a string: see gitlock.h. */
+  std::string status(const std::string &name) const {
+    return json([&](char **out) { return gitlock_status(get(), name.c_str(), out); });
+  }
+  std::string list() const {
+    return json([&](char **out) { return gitlock_list(get(), out); });
+  }
+  std::string log(const std::string &name, std::size_t most) const {
+    return json([&](char **out) { return gitlock_log(get(), name.c_str(), most, out); });
+  }
+  /** Ends tenures by force, whoever holds them. */
+  std::string break_lock(const std::string &name, const std::string &reason = {}, const std::string &id = {}) const {
+    return json([&](char **out) {
+      return gitlock_break(get(), name.c_str(), detail::text(id), detail::text(reason), out);
+    });
+  }
+  std::string clean(std::optional<milliseconds> grace = {}) const {
+    return json([&](char **out) { return gitlock_clean(get(), detail::count(grace), out); });
+  }
+  std::string doctor(bool fix = false) const {
+    return json([&](char **out) { return gitlock_doctor(get(), fix, out); });
+  }
+  /** Releases a tenure by its handle. */
+  void release(const std::string &handle) const { detail::check(gitlock_release(get(), handle.c_str()), nullptr); }
+  /** Extends a tenure by its handle. Returns how long it lasts from here on. */
+  milliseconds extend(const std::string &handle, std::optional<milliseconds> ttl = {}) const {
+    std::uint64_t left = 0;
+    detail::check(gitlock_extend(get(), handle.c_str(), detail::count(ttl), &left), nullptr);
+    return milliseconds(static_cast<milliseconds::rep>(left));
+  }
+  /** Goes on with a tenure that another process, or a guard that was detached, began. */
+  guard resume(const std::string &handle) const {
+    gitlock_guard *taken = nullptr;
+    detail::check(gitlock_resume(get(), handle.c_str(), &taken), nullptr);
+    return guard(taken);
+  }
+
+private:
+  using function = std::function<void(std::size_t, std::string_view)>;
+  using acquiring = int32_t (*)(const gitlock_manager *, const char *, const gitlock_acquire_options *,
+                                gitlock_guard **);
+
+  guard acquire(acquiring by, const std::string &name, const acquire_options &with, std::error_code *code) const {
+    gitlock_acquire_options given;
+    gitlock_acquire_options_init(&given, sizeof given);
+    given.mode = with.shared ? GITLOCK_SHARED : GITLOCK_EXCLUSIVE;
+    given.priority = with.priority;
+    given.ttl_ms = detail::count(with.ttl);
+    given.wait_ms = detail::count(with.wait);
+    given.max_hold_ms = detail::count(with.max_hold);
+    given.renew = detail::flag(with.renew);
+    given.owner = detail::text(with.owner);
+    given.fingerprint = detail::text(with.fingerprint);
+    given.reason = detail::text(with.reason);
+    given.cancel = with.cancel != nullptr ? with.cancel->get() : nullptr;
+    if (with.on_wait) {
+      given.on_wait = [](void *data, std::size_t ahead, const char *status) {
+        (*static_cast<const function *>(data))(ahead, status);
+      };
+      given.on_wait_data = const_cast<function *>(&with.on_wait);
+    }
+    gitlock_guard *taken = nullptr;
+    detail::check(by(get(), name.c_str(), &given, &taken), code);
+    return guard(taken);
+  }
+  template <class Ask> static std::string json(Ask ask) {
+    char *text = nullptr;
+    detail::check(ask(&text), nullptr);
+    return detail::take(text);
+  }
+  detail::owned<gitlock_manager> manager_;
+};
+
+/** The handle of a tenure that was acquired with a fingerprint. */
+inline std::string handle_by_fingerprint(const std::string &name, const std::string &fingerprint) {
+  char *text = nullptr;
+  detail::check(gitlock_handle_by_fingerprint(name.c_str(), fingerprint.c_str(), &text), nullptr);
+  return detail::take(text);
+}
+
+} // namespace gitlock
+
+#endif // GITLOCK_HPP

@@ -1,0 +1,263 @@
+//! Opening a repository, acquiring, and everything that needs no guard.
+
+use std::ffi::c_char;
+
+use gitlock::{Error, LockHandle, LockManager, Result, json};
+
+use crate::{
+    boundary::{answer, enter},
+    guard::{gitlock_guard, ttl},
+    options::{gitlock_acquire_options, gitlock_options, manager_options, request},
+    text::{give, optional, place, reference, required},
+};
+
+/// The locks of one repository. Every function may be called from any thread, also at the same
+/// time as others, but for `gitlock_manager_free`. After a fork the child owns nothing that the
+/// parent took: its copy of a manager works on its own, its copies of guards say GITLOCK_FORKED.
+pub struct gitlock_manager(pub(crate) LockManager);
+
+/// Opens the repository that `path` is in. `options` may be NULL.
+/// GITLOCK_NOT_A_REPOSITORY, GITLOCK_UNTRUSTED for somebody else's, GITLOCK_UNSUPPORTED for what would
+/// be misread, GITLOCK_INVALID_ARGUMENT for options out of their range.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn gitlock_open(
+    path: *const c_char,
+    options: *const gitlock_options,
+    manager: *mut *mut gitlock_manager,
+) -> i32 {
+    enter(|| {
+        // SAFETY: by the convention.
+        unsafe {
+            let manager = place("manager", manager, std::ptr::null_mut())?;
+            let opened = LockManager::open_with(required("path", path)?, manager_options(options)?)?;
+            *manager = Box::into_raw(Box::new(gitlock_manager(opened)));
+            Ok(())
+        }
+    })
+}
+
+/// Frees a manager. Its guards and waits go on, and keep what they need. NULL is fine. No other
+/// call with this manager may be under way.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn gitlock_manager_free(manager: *mut gitlock_manager) {
+    if !manager.is_null() {
+        answer((), || {
+            // SAFETY: it came from `gitlock_open`, by the convention.
+            let manager = unsafe { Box::from_raw(manager) };
+            manager.0.close();
+        });
+    }
+}
+
+/// Acquires a lock, queueing for it if it is held. `options` may be NULL.
+/// GITLOCK_TIMEOUT when the wait is over, GITLOCK_HELD if it wasn't to wait, GITLOCK_CANCELLED,
+/// and what can be wrong with the name, the options, the record and the repository.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn gitlock_acquire(
+    manager: *const gitlock_manager,
+    name: *const c_char,
+    options: *const gitlock_acquire_options,
+    guard: *mut *mut gitlock_guard,
+) -> i32 {
+    enter(|| {
+        // SAFETY: by the convention.
+        unsafe {
+            let guard = place("guard", guard, std::ptr::null_mut())?;
+            let manager = reference("manager", manager)?;
+            *guard = gitlock_guard::give(request(manager.0.lock(required("name", name)?), options)?.acquire()?);
+            Ok(())
+        }
+    })
+}
+
+/// As `gitlock_acquire`, but never waits: GITLOCK_HELD if somebody holds the lock, or is first.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn gitlock_try_acquire(
+    manager: *const gitlock_manager,
+    name: *const c_char,
+    options: *const gitlock_acquire_options,
+    guard: *mut *mut gitlock_guard,
+) -> i32 {
+    enter(|| {
+        // SAFETY: by the convention.
+        unsafe {
+            let guard = place("guard", guard, std::ptr::null_mut())?;
+            let manager = reference("manager", manager)?;
+            *guard = gitlock_guard::give(request(manager.0.lock(required("name", name)?), options)?.acquire_now()?);
+            Ok(())
+        }
+    })
+}
+
+/// Gives JSON to the caller, or an error.
+///
+/// # Safety
+/// By the convention.
+unsafe fn tell(
+    manager: *const gitlock_manager,
+    to: *mut *mut c_char,
+    ask: impl FnOnce(&LockManager) -> Result<gitlock::json::Value>,
+) -> i32 {
+    enter(|| {
+        // SAFETY: by the convention.
+        let (to, manager) = unsafe { (place("json", to, std::ptr::null_mut())?, reference("manager", manager)?) };
+        *to = give(ask(&manager.0)?.to_string());
+        Ok(())
+    })
+}
+
+/// The lock as it is, as JSON: `name`, `held`, `holders`, `queue`, `problem`. Free it with
+/// `gitlock_string_free`. A record that can't be read is no error here: it is the `problem`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn gitlock_status(
+    manager: *const gitlock_manager,
+    name: *const c_char,
+    json: *mut *mut c_char,
+) -> i32 {
+    // SAFETY: by the convention.
+    unsafe { tell(manager, json, |manager| Ok(json::status(&manager.status(required("name", name)?)?))) }
+}
+
+/// Every lock that is held, and what else is under the prefix, as JSON: `locks`, `foreign`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn gitlock_list(manager: *const gitlock_manager, json: *mut *mut c_char) -> i32 {
+    // SAFETY: by the convention.
+    unsafe { tell(manager, json, |manager| Ok(json::listing(&manager.list()?))) }
+}
+
+/// The newest entries of a lock's journal, newest first, at most `most`, as JSON: `name`, `entries`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn gitlock_log(
+    manager: *const gitlock_manager,
+    name: *const c_char,
+    most: usize,
+    json: *mut *mut c_char,
+) -> i32 {
+    // SAFETY: by the convention.
+    unsafe {
+        tell(manager, json, |manager| {
+            let name = required("name", name)?;
+            Ok(json::log(name, &manager.log(name, most)?))
+        })
+    }
+}
+
+/// Ends tenures by force, whoever holds them: that of this `id`, or all of the lock's if it is
+/// NULL. The journal says who did it and why; `reason` may be NULL. `json` tells of those that were
+/// ended: `name`, `broken`. GITLOCK_LOCK_LOST if there is nothing to break.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn gitlock_break(
+    manager: *const gitlock_manager,
+    name: *const c_char,
+    id: *const c_char,
+    reason: *const c_char,
+    json: *mut *mut c_char,
+) -> i32 {
+    // SAFETY: by the convention.
+    unsafe {
+        tell(manager, json, |manager| {
+            let name = required("name", name)?;
+            let broken = manager.break_lock(name, optional("id", id)?, optional("reason", reason)?)?;
+            Ok(json::broken(name, &broken))
+        })
+    }
+}
+
+/// Ends what has ended by itself in every lock, and deletes superseded objects that are older than
+/// `grace_ms`; -1: ten minutes. `json`: `locks`, `objectsDeleted`, `objectsWaiting`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn gitlock_clean(manager: *const gitlock_manager, grace_ms: i64, json: *mut *mut c_char) -> i32 {
+    // SAFETY: by the convention.
+    unsafe { tell(manager, json, |manager| Ok(json::cleaned(&manager.clean(ttl(grace_ms)?)?))) }
+}
+
+/// Looks for what crashes leave behind, and for records that can't be read; with `fix`, does what
+/// is safe. `json`: `findings`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn gitlock_doctor(manager: *const gitlock_manager, fix: bool, json: *mut *mut c_char) -> i32 {
+    // SAFETY: by the convention.
+    unsafe { tell(manager, json, |manager| Ok(json::findings(&manager.doctor(fix)?))) }
+}
+
+// ---------------------------------------------------------------- by handle
+
+/// Does something with the tenure of a handle.
+///
+/// # Safety
+/// By the convention.
+unsafe fn by_handle(
+    manager: *const gitlock_manager,
+    handle: *const c_char,
+    run: impl FnOnce(&LockManager, &LockHandle) -> Result<()>,
+) -> i32 {
+    enter(|| {
+        // SAFETY: by the convention.
+        let (manager, handle) = unsafe { (reference("manager", manager)?, required("handle", handle)?) };
+        run(&manager.0, &handle.parse::<LockHandle>()?)
+    })
+}
+
+/// The handle of a tenure that was acquired with a fingerprint. Free it with `gitlock_string_free`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn gitlock_handle_by_fingerprint(
+    name: *const c_char,
+    fingerprint: *const c_char,
+    handle: *mut *mut c_char,
+) -> i32 {
+    enter(|| {
+        // SAFETY: by the convention.
+        unsafe {
+            let handle = place("handle", handle, std::ptr::null_mut())?;
+            let of = LockHandle::by_fingerprint(required("name", name)?, required("fingerprint", fingerprint)?)?;
+            *handle = give(of.to_string());
+            Ok::<(), Error>(())
+        }
+    })
+}
+
+/// Releases a tenure by its handle. GITLOCK_LOCK_LOST if it has ended, GITLOCK_NOT_OWNER if it is
+/// somebody else's.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn gitlock_release(manager: *const gitlock_manager, handle: *const c_char) -> i32 {
+    // SAFETY: by the convention.
+    unsafe { by_handle(manager, handle, LockManager::release) }
+}
+
+/// Extends a tenure by its handle to `ttl_ms` from now; -1: its own length again. `remaining_ms`,
+/// which may be NULL, is how long it lasts from here on. Errors as for `gitlock_release`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn gitlock_extend(
+    manager: *const gitlock_manager,
+    handle: *const c_char,
+    ttl_ms: i64,
+    remaining_ms: *mut u64,
+) -> i32 {
+    // SAFETY: by the convention.
+    unsafe {
+        by_handle(manager, handle, |manager, handle| {
+            let left = manager.extend(handle, ttl(ttl_ms)?)?;
+            if !remaining_ms.is_null() {
+                remaining_ms.write(u64::try_from(left.as_millis()).unwrap_or(u64::MAX));
+            }
+            Ok(())
+        })
+    }
+}
+
+/// Goes on with a tenure that another process, or a guard that was detached, began: extends it,
+/// and, if it was bound to a process, binds it to this one, which renews it. Errors as for `gitlock_release`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn gitlock_resume(
+    manager: *const gitlock_manager,
+    handle: *const c_char,
+    guard: *mut *mut gitlock_guard,
+) -> i32 {
+    // SAFETY: by the convention.
+    unsafe {
+        by_handle(manager, handle, |manager, handle| {
+            let guard = place("guard", guard, std::ptr::null_mut())?;
+            *guard = gitlock_guard::give(manager.resume(handle)?);
+            Ok(())
+        })
+    }
+}

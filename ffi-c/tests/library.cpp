@@ -1,0 +1,104 @@
+// What gitlock.hpp promises, in C++17: `library REPOSITORY`, built and run by `cargo xtask c`.
+#include <atomic>
+#include <cstdio>
+#include <cstdlib>
+#include <thread>
+#include <type_traits>
+
+#include <gitlock.hpp>
+
+#define CHECK(what)                                                                                \
+  do {                                                                                             \
+    if (!(what)) {                                                                                 \
+      std::fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, #what);                              \
+      std::exit(1);                                                                                \
+    }                                                                                              \
+  } while (0)
+
+static_assert(!std::is_copy_constructible_v<gitlock::guard> && std::is_nothrow_move_constructible_v<gitlock::guard>);
+static_assert(!std::is_copy_constructible_v<gitlock::manager>);
+
+template <class Error, class Call> void throws(int code, Call call) {
+  try {
+    call();
+  } catch (const Error &error) {
+    CHECK(error.number() == code && std::string(error.what()).size() > 10 && !error.json().empty());
+    return;
+  }
+  CHECK(!"nothing was thrown");
+}
+
+int main(int count, char **arguments) {
+  using namespace std::chrono_literals;
+  if (count < 2) return 2;
+  const gitlock::manager locks(arguments[1]);
+  throws<gitlock::error>(GITLOCK_NOT_A_REPOSITORY, [] { gitlock::manager nowhere("/"); });
+  throws<gitlock::error>(GITLOCK_INVALID_NAME, [&] { locks.acquire("a//b"); });
+
+  std::uint64_t token;
+  {
+    gitlock::guard build = locks.acquire("build++");
+    token = build.token();
+    CHECK(build && !build.is_lost() && build.name() == "build++" && build.remaining() > 20s && !build.is_shared());
+    CHECK(!locks.try_acquire("build++"));
+    gitlock::acquire_options brief;
+    brief.wait = 20ms;
+    throws<gitlock::timeout>(GITLOCK_TIMEOUT, [&] { locks.acquire("build++", brief); });
+    brief.wait = 0ms;
+    throws<gitlock::held>(GITLOCK_HELD, [&] { locks.acquire("build++", brief); });
+    std::error_code code;
+    CHECK(!locks.acquire("build++", brief, code) && code.value() == GITLOCK_HELD);
+    CHECK(code.category() == gitlock::category() && code.message() == "HELD");
+    gitlock::guard moved = std::move(build);
+    CHECK(!build && moved);
+  } // released here
+  gitlock::guard again = locks.try_acquire("build++");
+  CHECK(again && again.token() > token);
+  again.extend(90s);
+  CHECK(again.remaining() > 80s);
+  again.release();
+  throws<gitlock::lock_lost>(GITLOCK_LOCK_LOST, [&] { again.release(); });
+
+  // A wait that is told of, cancelled, and one that is granted.
+  gitlock::guard held = locks.acquire("queue++");
+  gitlock::cancel_token cancel;
+  gitlock::acquire_options waits;
+  waits.cancel = &cancel;
+  std::atomic<int> told{0};
+  waits.on_wait = [&](std::size_t ahead, std::string_view status) {
+    if (ahead == 0 && status.find("\"held\":true") != status.npos) told++;
+  };
+  std::thread canceller([&] {
+    while (told == 0) std::this_thread::sleep_for(1ms);
+    cancel.cancel();
+  });
+  throws<gitlock::cancelled>(GITLOCK_CANCELLED, [&] { locks.acquire("queue++", waits); });
+  canceller.join();
+
+  // A loss, told to a listener whose data is freed by the library.
+  auto alive = std::make_shared<int>(0);
+  std::atomic<bool> lost{false};
+  held.on_lost([&lost, alive](std::string_view error) { lost = error.find("LOCK_LOST") != error.npos; });
+  CHECK(alive.use_count() == 2);
+  CHECK(locks.break_lock("queue++", "a test").find("\"broken\"") != std::string::npos);
+  while (!lost) std::this_thread::sleep_for(1ms);
+  CHECK(held.is_lost());
+  throws<gitlock::lock_lost>(GITLOCK_LOCK_LOST, [&] { held.release(); });
+  held = gitlock::guard();
+  while (alive.use_count() > 1) std::this_thread::sleep_for(1ms);
+
+  gitlock::acquire_options printed;
+  printed.fingerprint = "session";
+  gitlock::guard lease = locks.acquire("lease++", printed);
+  throws<gitlock::not_owner>(GITLOCK_NOT_OWNER,
+                             [&] { locks.release(gitlock::handle_by_fingerprint("lease++", "other")); });
+  const std::string handle = lease.detach();
+  CHECK(locks.extend(handle, 60s) > 50s);
+  gitlock::guard resumed = locks.resume(handle);
+  CHECK(resumed.id().size() == 36 && resumed.handle() == handle);
+  resumed.release();
+  CHECK(locks.status("lease++").find("\"held\":false") != std::string::npos);
+  CHECK(locks.list().find("locks") != std::string::npos && locks.log("lease++", 3).find("released") != std::string::npos);
+  CHECK(locks.clean().find("objects") != std::string::npos && locks.doctor().find("findings") != std::string::npos);
+  std::puts("libgitlock in C++: every check holds");
+}
