@@ -46,7 +46,7 @@ use commit_loop::CommitLoop;
 use guard::TenureState;
 use reactor::Reactor;
 use request::{Checked, Patience};
-use wait::{Done, Rendezvous, Verdict, WaitEntry, refused, unfit};
+use wait::{Attention, Done, Rendezvous, Verdict, WaitEntry, refused, unfit};
 
 /// The locks of one repository. Clones are the same manager; any number of threads may share one.
 ///
@@ -188,7 +188,7 @@ impl LockManager {
         Ok(name)
     }
 
-    fn acquire(&self, checked: Checked) -> Result<LockGuard> {
+    fn acquire(&self, checked: Checked, attention: Option<Attention<'_>>) -> Result<LockGuard> {
         if checked.options.patience == Patience::For(Duration::ZERO) {
             return self.acquire_now(checked);
         }
@@ -199,13 +199,13 @@ impl LockManager {
         entry.set_done(Box::new(move |result| there.put(result)));
         if entry.is_cancelled() {
             let _ = entry.give_up(inner, None);
-            return here.take();
+            return here.take(attention);
         }
         let answer = entry.ask(inner);
         if let Verdict::Waits(entry) = entry.hear(inner, answer) {
             inner.reactor().add(inner, entry);
         }
-        here.take()
+        here.take(attention)
     }
 
     fn acquire_now(&self, checked: Checked) -> Result<LockGuard> {

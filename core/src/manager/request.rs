@@ -174,7 +174,18 @@ impl<'a> LockRequest<'a> {
     /// wrong with the name, the options, the record and the repository.
     pub fn acquire(self) -> Result<LockGuard> {
         let manager = self.manager;
-        manager.acquire(self.check()?)
+        manager.acquire(self.check()?, None)
+    }
+
+    /// As [`LockRequest::acquire`], and calls `attend` on this thread every so often while it waits:
+    /// for languages that run signal handlers between two steps of a program. What shall end the
+    /// wait cancels its [`CancelToken`].
+    ///
+    /// # Errors
+    /// As [`LockRequest::acquire`].
+    pub fn acquire_attending(self, every: Duration, attend: &mut dyn FnMut()) -> Result<LockGuard> {
+        let manager = self.manager;
+        manager.acquire(self.check()?, Some((every, attend)))
     }
 
     /// Acquires the lock if that is possible at once: `None` if somebody holds it, or is first.

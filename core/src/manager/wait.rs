@@ -324,6 +324,9 @@ pub(super) fn sort(waits: Vec<WaitEntry>, record: &Record) -> (Vec<WaitEntry>, V
     waits.into_iter().partition(|wait| !queued.contains(wait.id()))
 }
 
+/// What the waiting thread does meanwhile, and how often.
+pub(super) type Attention<'a> = (std::time::Duration, &'a mut dyn FnMut());
+
 /// Where a thread waits for its wait to end.
 #[derive(Default)]
 pub(super) struct Rendezvous {
@@ -337,13 +340,27 @@ impl Rendezvous {
         self.there.notify_one();
     }
 
-    pub(super) fn take(&self) -> Result<LockGuard> {
+    /// Waits for the end of the wait, and calls `attend` every so often while it lasts.
+    pub(super) fn take(&self, attention: Option<Attention<'_>>) -> Result<LockGuard> {
+        let (every, mut attend) = attention.unzip();
         let mut result = self.result.lock().unwrap_or_else(PoisonError::into_inner);
         loop {
             if let Some(result) = result.take() {
                 return result;
             }
-            result = self.there.wait(result).unwrap_or_else(PoisonError::into_inner);
+            result = match (every, &mut attend) {
+                (Some(every), Some(attend)) => {
+                    let waited = self.there.wait_timeout(result, every).unwrap_or_else(PoisonError::into_inner);
+                    if waited.1.timed_out() && waited.0.is_none() {
+                        drop(waited.0);
+                        attend();
+                        self.result.lock().unwrap_or_else(PoisonError::into_inner)
+                    } else {
+                        waited.0
+                    }
+                }
+                _ => self.there.wait(result).unwrap_or_else(PoisonError::into_inner),
+            };
         }
     }
 }
