@@ -11,6 +11,7 @@ pub fn run(root: &Path, check: bool) -> Result<(), String> {
     // The header is made from the Rust source, so that comes first.
     let mut stale = Vec::new();
     put(root, "ffi-c/src/generated.rs", &c_codes()?, check, &mut stale)?;
+    put(root, "bindings-python/python/gitlock/_errors.py", &python_errors(), check, &mut stale)?;
     put(root, "ffi-c/include/gitlock.h", &header(root)?, check, &mut stale)?;
     if stale.is_empty() {
         return Ok(());
@@ -67,4 +68,44 @@ fn header(root: &Path) -> Result<String, String> {
     let mut text = Vec::new();
     bindings.write(&mut text);
     String::from_utf8(text).map_err(|error| error.to_string())
+}
+
+/// The codes as Python's exceptions.
+fn python_errors() -> String {
+    let mut text = format!("# {NOTICE}\n\"\"\"What gitlock raises.\"\"\"\n\nfrom __future__ import annotations\n\n");
+    text += "import json\nfrom typing import Any\n\n\n";
+    text += "class LockError(Exception):\n    \"\"\"What went wrong: the message says what happened, who holds the lock, and what to do.\"\"\"\n\n";
+    text += "    #: The word for it, the same in every language.\n    code: str = \"IO\"\n";
+    text +=
+        "    #: Whether trying again can help: \"never\", \"later\" or \"from-start\".\n    retry: str = \"never\"\n";
+    text += "    #: Who holds the lock, where that is why.\n    holder: dict[str, Any] | None = None\n\n";
+    let mut table = String::new();
+    for code in ErrorCode::ALL {
+        let (class, word) = (python_class(*code), code.as_str());
+        let also = match code {
+            ErrorCode::Timeout => ", TimeoutError",
+            ErrorCode::InvalidName | ErrorCode::InvalidArgument => ", ValueError",
+            _ => "",
+        };
+        let (description, retry) = (code.description().replace('`', ""), code.retry().as_str());
+        text += &format!(
+            "\nclass {class}(LockError{also}):\n    \"\"\"{description}\"\"\"\n\n    code = \"{word}\"\n    retry = \"{retry}\"\n\n"
+        );
+        table += &format!("    \"{word}\": {class},\n");
+    }
+    text += &format!("\n#: Every class by its code.\nBY_CODE: dict[str, type[LockError]] = {{\n{table}}}\n\n\n");
+    text += "def from_json(text: str) -> LockError:\n    \"\"\"The exception for an error of the core.\"\"\"\n    told = json.loads(text)\n";
+    text += "    error = BY_CODE.get(told[\"code\"], LockError)(told[\"message\"])\n";
+    text += "    error.code, error.retry, error.holder = told[\"code\"], told[\"retry\"], told[\"holder\"]\n    return error\n";
+    text
+}
+
+fn python_class(code: ErrorCode) -> String {
+    match code {
+        // Those that would be taken for something else.
+        ErrorCode::Io => "RepositoryError".to_owned(),
+        ErrorCode::Internal => "InternalError".to_owned(),
+        ErrorCode::PermissionDenied => "RepositoryNotWritable".to_owned(),
+        code => format!("{code:?}"),
+    }
 }

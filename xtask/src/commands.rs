@@ -7,8 +7,13 @@ use std::{
 
 /// Runs a command in the checkout; an exit code other than 0 is an error.
 pub(crate) fn run(root: &Path, program: &str, arguments: &[&str]) -> Result<(), String> {
+    run_in(root, program, arguments)
+}
+
+/// The same in another folder.
+pub(crate) fn run_in(folder: &Path, program: &str, arguments: &[&str]) -> Result<(), String> {
     println!("$ {program} {}", arguments.join(" "));
-    let status = Command::new(program).args(arguments).current_dir(root).status();
+    let status = Command::new(program).args(arguments).current_dir(folder).status();
     match status {
         Ok(status) if status.success() => Ok(()),
         Ok(status) => Err(format!("`{program} {}` failed: {status}", arguments.join(" "))),
@@ -21,6 +26,7 @@ pub(crate) fn test(root: &Path) -> Result<(), String> {
     run(root, "cargo", &["build", "--workspace", "--all-targets"])?;
     run(root, "cargo", &["test", "--workspace"])?;
     crate::c::test(root)?;
+    crate::python::test(root)?;
     model(root, &[])?;
     torture(root, &["--slice".to_owned()])
 }

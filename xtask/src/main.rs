@@ -5,6 +5,7 @@ mod check;
 mod commands;
 mod demo;
 mod install;
+mod python;
 
 use std::{env, path::PathBuf, process::ExitCode};
 
@@ -16,6 +17,7 @@ cargo xtask COMMAND
   codegen [--check]         the files that are generated from the core's tables
   check                     the house rules, formatting and lints; every commit passes it
   c                         libgitlock as C and C++ programs use it
+  python                    the wheel, its tests, and its types
   install --prefix DIR      libgitlock where pkg-config finds it, and git-lock
   bench                     speed, beside bare system calls and beside git commands
   torture [--acquisitions N] [...]   many processes after one lock, beside git gc and kill -9
@@ -32,6 +34,7 @@ fn main() -> ExitCode {
         Some("check") => check::run(&root),
         Some("codegen") => commands::codegen(&root, rest),
         Some("c") => c::test(&root),
+        Some("python") => python::test(&root),
         Some("install") => install::run_with(&root, rest),
         Some("bench") => commands::bench(&root, rest),
         Some("torture") => commands::torture(&root, rest),

@@ -3,7 +3,7 @@
 //! happens or the nearest deadline, however many locks and waits there are.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
     time::Duration,
@@ -387,7 +387,8 @@ impl WaitedFor {
     /// How much later than at once this process acts on what every waiter notices.
     fn stagger(&self) -> u64 {
         let Some(Held::Record(record)) = self.known.as_ref().map(|known| &known.state.held) else { return 0 };
-        let best = self.waits.iter().filter_map(|wait| record.position(wait.id())).min();
+        let own: HashSet<&str> = self.waits.iter().map(WaitEntry::id).collect();
+        let best = record.queue.iter().position(|waiter| own.contains(&*waiter.claim.id));
         best.map_or(0, |best| STAGGER * best.min(20) as u64)
     }
 

@@ -284,11 +284,10 @@ impl WaitEntry {
             return;
         }
         self.told = true;
+        let Some(progress) = &mut self.checked.options.progress else { return };
         let ahead = status.queue.iter().position(|waiter| waiter.waiter.claim.id == self.checked.claim.id).unwrap_or(0);
-        if let Some(progress) = &mut self.checked.options.progress {
-            let news = WaitProgress { ahead, status: status.clone() };
-            callback::call("on_wait", &self.checked.name, || progress(&news));
-        }
+        let news = WaitProgress { ahead, status: status.clone() };
+        callback::call("on_wait", &self.checked.name, || progress(&news));
     }
 
     /// The guard of a tenure that this wait was granted.

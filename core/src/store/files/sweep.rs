@@ -33,7 +33,7 @@ const WORTH_A_SWEEP: u64 = 16 << 10;
 /// How many superseded objects may wait. Beyond it the oldest go early, after `SHORTEST_GRACE`: a
 /// lock that changes thousands of times a second would fill a disk in ten minutes.
 const MOST_WAITING: usize = 20_000;
-const SHORTEST_GRACE: u64 = 5_000;
+const SHORTEST_GRACE: u64 = 30_000;
 
 /// How often one process sweeps by itself, in milliseconds.
 const INTERVAL: u64 = 10_000;

@@ -1,0 +1,102 @@
+"""Locks for asyncio. A wait lives on the core's own thread and blocks no other."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import weakref
+from types import TracebackType
+from typing import Any
+
+from ._errors import LockError
+from ._gitlock import Guard, thread_owner
+from ._locks import _Tenures
+
+_numbers = itertools.count(1)
+_owners: weakref.WeakKeyDictionary[asyncio.Task[Any], str] = weakref.WeakKeyDictionary()
+
+
+def _task_owner() -> str:
+    """The session of the present task."""
+    task = asyncio.current_task()
+    if task is None:
+        return thread_owner()
+    if task not in _owners:
+        _owners[task] = f"{thread_owner()}/task-{next(_numbers)}"
+    return _owners[task]
+
+
+class AsyncLock(_Tenures):
+    """A lock as :class:`asyncio.Lock`, between processes. :meth:`gitlock.LockManager.alock` makes it."""
+
+    async def acquire(self, timeout: float | None = None) -> bool:
+        """Acquires the lock, waiting for it in the order of arrival; returns ``True``. Cancelling the
+        task ends the wait, and gives back what was granted at the same moment.
+
+        :param timeout: for how many seconds at most; ``None``: as long as it takes
+        :raises Timeout: when they are over
+        """
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[Guard] = loop.create_future()
+
+        def settle(guard: Guard | None, error: LockError | None) -> None:
+            if future.cancelled():
+                if guard is not None:
+                    give_back(guard)
+            elif guard is not None:
+                future.set_result(guard)
+            elif error is not None:
+                future.set_exception(error)
+
+        def give_back(guard: Guard) -> None:
+            # Somebody else may be waiting for it; and a release waits for the disk.
+            loop.run_in_executor(None, _release, guard)
+
+        def done(guard: Guard | None, error: LockError | None) -> None:
+            # On another thread.
+            try:
+                loop.call_soon_threadsafe(settle, guard, error)
+            except RuntimeError:
+                # The loop is closed: nobody waits any more.
+                if guard is not None:
+                    _release(guard)
+
+        options = {**self._options, "wait": timeout, "owner": self._options["owner"] or _task_owner()}
+        waiting = self._manager.start(self.name, options, done)  # type: ignore[arg-type]
+        try:
+            guard = await future
+        except asyncio.CancelledError:
+            waiting.cancel()
+            if future.done() and not future.cancelled() and future.exception() is None:
+                give_back(future.result())
+            raise
+        self._guards.append(guard)
+        return True
+
+    async def release(self) -> None:
+        """Releases the lock, and hands it to whoever is next.
+
+        :raises RuntimeError: if it isn't acquired here
+        :raises LockLost: if the tenure had ended before
+        """
+        guard = self._take()
+        await asyncio.shield(asyncio.get_running_loop().run_in_executor(None, guard.release))
+
+    async def __aenter__(self) -> AsyncLock:
+        await self.acquire()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.release()
+
+
+def _release(guard: Guard) -> None:
+    try:
+        guard.release()
+    except LockError:
+        # Nobody worked under it.
+        pass
+
+

@@ -1,0 +1,213 @@
+"""Locks for threads: what ``threading.Lock`` and ``threading.RLock`` promise, between processes."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+from ._errors import Held, LockError, Timeout
+from ._gitlock import Guard, Manager
+from ._handle import LockHandle
+
+if TYPE_CHECKING:
+    from ._manager import AcquireOptions
+
+
+def _wait(blocking: bool, timeout: float) -> float | None:
+    """How long to wait, checked as ``threading.Lock.acquire`` checks it."""
+    if not blocking:
+        if timeout != -1:
+            raise ValueError("can't specify a timeout for a non-blocking call")
+        return 0.0
+    if timeout == -1:
+        return None
+    if timeout < 0:
+        raise ValueError("timeout value must be a non-negative number")
+    if timeout > threading.TIMEOUT_MAX:
+        raise OverflowError("timeout value is too large")
+    return timeout
+
+
+class _Tenures:
+    """What locks of every kind can tell about what they hold."""
+
+    _manager: Manager
+    _options: AcquireOptions
+    #: The lock's name.
+    name: str
+
+    def __init__(
+        self, manager: Manager, name: str, options: AcquireOptions, guard: Guard | None = None
+    ) -> None:
+        self._manager = manager
+        self._options = options
+        self.name = name
+        # Several where it is shared.
+        self._guards: list[Guard] = [] if guard is None else [guard]
+
+    def _newest(self) -> Guard:
+        try:
+            return self._guards[-1]
+        except IndexError:
+            raise RuntimeError(f"the lock {self.name!r} isn't acquired here") from None
+
+    def _take(self) -> Guard:
+        try:
+            return self._guards.pop()
+        except IndexError:
+            raise RuntimeError("release unlocked lock") from None
+
+    def locked(self) -> bool:
+        """Whether anybody holds the lock, here or elsewhere."""
+        return bool(json.loads(self._manager.status(self.name))["held"])
+
+    @property
+    def token(self) -> int:
+        """The fencing token: it grows with every grant of this lock. Give it to whatever the lock
+        protects, and let that refuse a token lower than one it has seen."""
+        return self._newest().token
+
+    @property
+    def id(self) -> str:
+        """The tenure's id."""
+        return self._newest().id
+
+    def is_lost(self) -> bool:
+        """Whether the tenure has ended, by this process's own clock or by what was found in the
+        repository. ``False`` is as old as the question."""
+        return self._newest().is_lost()
+
+    def remaining(self) -> float:
+        """For how many seconds the tenure is safe from here on without another renewal."""
+        return self._newest().remaining()
+
+    def extend(self, ttl: float | None = None) -> None:
+        """Makes the lease last another ttl from now, or the given one.
+
+        :raises LockLost: if it has ended, even if nobody has taken the lock since
+        """
+        self._newest().extend(ttl)
+
+    def on_lost(self, listener: Callable[[LockError], object]) -> None:
+        """Calls ``listener`` with a :class:`LockLost` once, on a thread of gitlock's own, when the
+        tenure is lost; soon, if it is lost already. A release doesn't call it."""
+        self._newest().on_lost(listener)
+
+    def handle(self) -> LockHandle:
+        """The tenure as something for another process to go on with."""
+        return LockHandle(self._newest().handle())
+
+    def detach(self) -> LockHandle:
+        """The same, and the tenure goes on without this process, until its lease ends."""
+        handle = LockHandle(self._newest().detach())
+        self._guards.pop()
+        return handle
+
+    def __repr__(self) -> str:
+        state = "locked" if self._guards else "unlocked"
+        kind = f"{type(self).__module__}.{type(self).__qualname__}"
+        return f"<{state} {kind} object name={self.name!r} at {hex(id(self))}>"
+
+
+class Lock(_Tenures):
+    """A lock that behaves as :class:`threading.Lock` does, between processes.
+    :meth:`gitlock.LockManager.lock` makes it."""
+
+    def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:
+        """Acquires the lock, waiting for it in the order of arrival. Returns whether it did.
+
+        :param blocking: whether to wait
+        :param timeout: for how many seconds at most; -1: as long as it takes
+        """
+        wait = _wait(blocking, timeout)
+        try:
+            if wait == 0:
+                guard = self._manager.acquire_now(self.name, self._options)
+            else:
+                guard = self._manager.acquire(self.name, {**self._options, "wait": wait})
+        except (Held, Timeout):
+            return False
+        self._guards.append(guard)
+        return True
+
+    def release(self) -> None:
+        """Releases the lock, and hands it to whoever is next. Any thread may do it.
+
+        :raises RuntimeError: if it isn't acquired here
+        :raises LockLost: if the tenure had ended before, so that the work under it may have
+            overlapped another's
+        """
+        self._take().release()
+
+    def __enter__(self) -> Lock:
+        self.acquire()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.release()
+
+
+class RLock(_Tenures):
+    """A lock that behaves as :class:`threading.RLock` does, between processes: the thread that holds
+    it may acquire it again, and releases it as often. :meth:`gitlock.LockManager.rlock` makes it."""
+
+    def __init__(self, manager: Manager, name: str, options: AcquireOptions) -> None:
+        super().__init__(manager, name, options)
+        self._lock = Lock(manager, name, options)
+        self._guards = self._lock._guards
+        self._thread: int | None = None
+        self._count = 0
+
+    def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:
+        """As :meth:`Lock.acquire`; at once for the thread that holds it."""
+        if self._is_owned():
+            _wait(blocking, timeout)
+            self._count += 1
+            return True
+        if not self._lock.acquire(blocking, timeout):
+            return False
+        self._thread, self._count = threading.get_ident(), 1
+        return True
+
+    def release(self) -> None:
+        """Undoes one acquire; the last one releases the lock.
+
+        :raises RuntimeError: if this thread doesn't hold it
+        :raises LockLost: as :meth:`Lock.release`
+        """
+        if not self._is_owned():
+            raise RuntimeError("cannot release un-acquired lock")
+        self._count -= 1
+        if self._count == 0:
+            self._thread = None
+            self._lock.release()
+
+    def __enter__(self) -> RLock:
+        self.acquire()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.release()
+
+    def _is_owned(self) -> bool:
+        return self._thread == threading.get_ident()
+
+    # What threading.Condition asks of a lock that may be held several times.
+
+    def _release_save(self) -> int:
+        if not self._is_owned():
+            raise RuntimeError("cannot release un-acquired lock")
+        count, self._count, self._thread = self._count, 0, None
+        self._lock.release()
+        return count
+
+    def _acquire_restore(self, count: int) -> None:
+        self._lock.acquire()
+        self._thread, self._count = threading.get_ident(), count

@@ -1,0 +1,245 @@
+"""The locks of one repository."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from typing import Any, TypedDict
+
+from ._asyncio import AsyncLock
+from ._gitlock import Manager
+from ._handle import LockHandle
+from ._locks import Lock, RLock
+
+#: Told while a wait goes on: how many wait before it, and the lock as :meth:`LockManager.status` gives it.
+OnWait = Callable[[int, dict[str, Any]], object]
+
+#: What several things are told as; a name of its own, since a manager's ``list`` is another.
+Dicts = list[dict[str, Any]]
+
+
+class AcquireOptions(TypedDict):
+    """How a lock is acquired, as the core is told."""
+
+    shared: bool
+    priority: int
+    ttl: float | None
+    wait: float | None
+    max_hold: float | None
+    renew: bool | None
+    owner: str | None
+    fingerprint: str | None
+    reason: str | None
+    on_wait: Callable[[int, str], object] | None
+
+
+def _options(
+    shared: bool,
+    ttl: float | None,
+    priority: int,
+    reason: str | None,
+    owner: str | None,
+    fingerprint: str | None,
+    renew: bool | None,
+    max_hold: float | None,
+    on_wait: OnWait | None,
+) -> AcquireOptions:
+    def told(ahead: int, status: str) -> object:
+        assert on_wait is not None
+        return on_wait(ahead, json.loads(status))
+
+    return {
+        "shared": shared,
+        "priority": priority,
+        "ttl": ttl,
+        "wait": None,
+        "max_hold": max_hold,
+        "renew": renew,
+        "owner": owner,
+        "fingerprint": fingerprint,
+        "reason": reason,
+        "on_wait": None if on_wait is None else told,
+    }
+
+
+class LockManager:
+    """The locks of the repository that ``path`` is in. Any number of threads may share one.
+
+    What is ``None`` is taken from the repository's configuration (``gitlock.prefix``,
+    ``gitlock.keep``, ``gitlock.durable``, ``gitlock.staleLockAge``, ``gitlock.maxClockSkew``), and
+    from the defaults after that. Times are in seconds.
+
+    :param lock_prefix: where lock refs are kept; ``refs/gitvan/locks``
+    :param owner: the session that holds and waits; one for each thread, or task of asyncio
+    :param keep: how many ended tenures a journal keeps; all
+    :param durable: whether to sync to disk; no
+    :param stale_lock_age: how old a ``.lock`` file of Git's must be to count as left behind; 600
+    :param max_clock_skew: how far the wall clocks of different boots may differ; 1
+    :param claim_window: how long a grant from the queue lasts until it is claimed; 2
+    :param poll_interval: how often a waiter looks when nothing wakes it; 1
+    :param lock_timeout: how long to wait for a ``.lock`` file that another process holds; 10
+    :param environment: whether ``GIT_DIR`` and its kin are heeded, as a Git command does
+    :raises NotARepository: if there is none
+    :raises Untrusted: if it is somebody else's
+    :raises Unsupported: if it has what would be misread
+
+    After a fork the child owns nothing that its parent took: locks that the parent holds raise
+    :class:`Forked` there, and a manager works on its own.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str] = ".",
+        *,
+        lock_prefix: str | None = None,
+        owner: str | None = None,
+        keep: int | None = None,
+        durable: bool | None = None,
+        stale_lock_age: float | None = None,
+        max_clock_skew: float | None = None,
+        claim_window: float | None = None,
+        poll_interval: float | None = None,
+        lock_timeout: float | None = None,
+        environment: bool = False,
+    ) -> None:
+        self._owner = owner
+        self._manager = Manager(
+            os.fspath(path),
+            {
+                "lock_prefix": lock_prefix,
+                "owner": owner,
+                "keep": keep,
+                "durable": durable,
+                "stale_lock_age": stale_lock_age,
+                "max_clock_skew": max_clock_skew,
+                "claim_window": claim_window,
+                "poll_interval": poll_interval,
+                "lock_timeout": lock_timeout,
+                "environment": environment,
+            },
+        )
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__module__}.{type(self).__qualname__} of {self._manager.location()!r}>"
+
+    def lock(
+        self,
+        name: str,
+        *,
+        ttl: float | None = None,
+        shared: bool = False,
+        priority: int = 0,
+        reason: str | None = None,
+        owner: str | None = None,
+        fingerprint: str | None = None,
+        renew: bool | None = None,
+        max_hold: float | None = None,
+        on_wait: OnWait | None = None,
+    ) -> Lock:
+        """A lock that behaves as :class:`threading.Lock` does, between processes. Nothing is acquired yet.
+
+        :param ttl: the length of the lease in seconds; 30
+        :param shared: whether other shared holders are welcome beside it
+        :param priority: higher goes first; each step is worth 30 s of waiting
+        :param reason: why it is wanted, for whoever waits and for the journal
+        :param owner: the session that holds and waits; the manager's, or one for each thread
+        :param fingerprint: a word as the right to release and extend; the lock then outlives this
+            process, until its lease ends, and isn't renewed unless asked for
+        :param renew: whether the lease is renewed while it is held; yes, unless there is a fingerprint
+        :param max_hold: for how many seconds it is renewed at most, so that a holder that hangs loses it
+        :param on_wait: called while a wait goes on, on a thread of gitlock's own
+        """
+        options = _options(shared, ttl, priority, reason, owner, fingerprint, renew, max_hold, on_wait)
+        return Lock(self._manager, name, options)
+
+    def rlock(
+        self,
+        name: str,
+        *,
+        ttl: float | None = None,
+        priority: int = 0,
+        reason: str | None = None,
+        owner: str | None = None,
+        max_hold: float | None = None,
+        on_wait: OnWait | None = None,
+    ) -> RLock:
+        """As :meth:`lock`, for :class:`threading.RLock`: the thread that holds it may acquire it again."""
+        return RLock(
+            self._manager, name, _options(False, ttl, priority, reason, owner, None, None, max_hold, on_wait)
+        )
+
+    def alock(
+        self,
+        name: str,
+        *,
+        ttl: float | None = None,
+        shared: bool = False,
+        priority: int = 0,
+        reason: str | None = None,
+        owner: str | None = None,
+        fingerprint: str | None = None,
+        renew: bool | None = None,
+        max_hold: float | None = None,
+        on_wait: OnWait | None = None,
+    ) -> AsyncLock:
+        """As :meth:`lock`, for asyncio: ``async with manager.alock("build"):``. A wait costs no thread.
+        The owner is the task that acquires, unless somebody says otherwise."""
+        options = _options(shared, ttl, priority, reason, owner or self._owner, fingerprint, renew, max_hold, on_wait)
+        return AsyncLock(self._manager, name, options)
+
+    def status(self, name: str) -> dict[str, Any]:
+        """The lock as it is: ``name``, ``held``, ``holders``, ``queue``, ``problem``. Times are in
+        milliseconds, as in the JSON of every other surface."""
+        status: dict[str, Any] = json.loads(self._manager.status(name))
+        return status
+
+    def list(self) -> dict[str, Any]:
+        """Every lock that is held, as ``locks``, and what else is under the prefix, as ``foreign``."""
+        listing: dict[str, Any] = json.loads(self._manager.list())
+        return listing
+
+    def log(self, name: str, most: int = 100) -> Dicts:
+        """The newest entries of a lock's journal, newest first."""
+        entries: Dicts = json.loads(self._manager.log(name, most))["entries"]
+        return entries
+
+    def break_lock(self, name: str, *, id: str | None = None, reason: str | None = None) -> Dicts:
+        """Ends tenures by force, whoever holds them: that of this id, or all of the lock's. The journal
+        says who did it and why. Returns the holders that were.
+
+        :raises LockLost: if there is nothing to break
+        """
+        broken: Dicts = json.loads(self._manager.break_lock(name, id, reason))["broken"]
+        return broken
+
+    def clean(self, grace: float | None = None) -> dict[str, Any]:
+        """Ends what has ended by itself in every lock, and deletes superseded objects that are older
+        than ``grace`` seconds; 600."""
+        cleaned: dict[str, Any] = json.loads(self._manager.clean(grace))
+        return cleaned
+
+    def doctor(self, fix: bool = False) -> Dicts:
+        """Looks for what crashes leave behind, and for records that can't be read; with ``fix``, does what is safe."""
+        findings: Dicts = json.loads(self._manager.doctor(fix))["findings"]
+        return findings
+
+    def release(self, handle: LockHandle | str) -> None:
+        """Releases a tenure by its handle.
+
+        :raises LockLost: if it has ended
+        :raises NotOwner: if it is somebody else's
+        """
+        self._manager.release(str(handle))
+
+    def extend(self, handle: LockHandle | str, ttl: float | None = None) -> float:
+        """Extends a tenure by its handle, to its own length or the given one from now. Returns the
+        seconds it lasts from here on. Raises what :meth:`release` does."""
+        return self._manager.extend(str(handle), ttl)
+
+    def resume(self, handle: LockHandle | str) -> Lock:
+        """Goes on with a tenure that another process, or a lock that was detached, began. Returns the
+        lock, acquired. Raises what :meth:`release` does."""
+        guard = self._manager.resume(str(handle))
+        options = _options(guard.shared, None, 0, None, None, None, None, None, None)
+        return Lock(self._manager, guard.name, options, guard)

@@ -1,0 +1,160 @@
+//! Opening a repository, acquiring, and everything that needs no guard.
+
+use std::{sync::Arc, time::Duration};
+
+use gitlock::{CancelToken, LockHandle, LockManager, json};
+use pyo3::{prelude::*, types::PyTuple};
+
+use crate::{
+    errors::{OrRaise, exception},
+    guard::Guard,
+    messenger,
+    options::{AcquireOptions, ManagerOptions, tell, ttl},
+};
+
+/// How often a wait lets Python run signal handlers.
+const SIGNALS_EVERY: Duration = Duration::from_millis(50);
+
+/// The locks of one repository.
+#[pyclass(frozen, module = "gitlock._gitlock")]
+pub(crate) struct Manager(LockManager);
+
+/// A wait that goes on in the background.
+#[pyclass(frozen, module = "gitlock._gitlock")]
+pub(crate) struct Waiting(gitlock::Waiting);
+
+#[pymethods]
+impl Waiting {
+    fn cancel(&self, py: Python<'_>) {
+        py.detach(|| self.0.cancel());
+    }
+}
+
+#[pymethods]
+impl Manager {
+    #[new]
+    fn open(py: Python<'_>, path: std::path::PathBuf, options: ManagerOptions) -> PyResult<Manager> {
+        let options = options.into_core(py)?;
+        py.detach(|| LockManager::open_with(path, options)).or_raise(py).map(Manager)
+    }
+
+    fn location(&self) -> String {
+        self.0.location()
+    }
+
+    /// Acquires, and waits for it as long as the options say. Python's signal handlers run meanwhile;
+    /// what one raises ends the wait and is raised here.
+    fn acquire(&self, py: Python<'_>, name: &str, options: AcquireOptions) -> PyResult<Guard> {
+        let cancel = CancelToken::new();
+        let request = options.apply(py, self.0.lock(name))?.cancel(&cancel);
+        let (result, raised) = py.detach(move || {
+            let mut raised = None;
+            let mut attend = || {
+                if raised.is_none() {
+                    raised = Python::attach(|py| py.check_signals().err());
+                    if raised.is_some() {
+                        cancel.cancel();
+                    }
+                }
+            };
+            let result = request.acquire_attending(SIGNALS_EVERY, &mut attend);
+            (result, raised)
+        });
+        match (result, raised) {
+            (Ok(guard), None) => Ok(Guard::new(guard)),
+            (Err(error), None) => Err(exception(py, &error)),
+            (result, Some(raised)) => {
+                // Granted at the same moment: nobody is going to release it.
+                py.detach(move || drop(result));
+                Err(raised)
+            }
+        }
+    }
+
+    /// Acquires if that is possible at once.
+    fn acquire_now(&self, py: Python<'_>, name: &str, options: AcquireOptions) -> PyResult<Guard> {
+        let request = options.apply(py, self.0.lock(name))?;
+        py.detach(move || request.acquire_now()).or_raise(py).map(Guard::new)
+    }
+
+    /// Starts to acquire. `done(guard, exception)` is called once, on a thread of gitlock's own, with
+    /// one of them `None`.
+    fn start(&self, py: Python<'_>, name: &str, options: AcquireOptions, done: Py<PyAny>) -> PyResult<Waiting> {
+        let request = options.apply(py, self.0.lock(name))?;
+        let done = Arc::new(done);
+        let tell = move |result: gitlock::Result<gitlock::LockGuard>| {
+            let result = result.map(Guard::new);
+            messenger::call(&done, move |py| match result {
+                Ok(guard) => PyTuple::new(py, [Bound::new(py, guard)?.into_any(), py.None().into_bound(py)]),
+                Err(error) => {
+                    let error = exception(py, &error).into_value(py).into_bound(py).into_any();
+                    PyTuple::new(py, [py.None().into_bound(py), error])
+                }
+            });
+        };
+        py.detach(move || request.start(tell)).or_raise(py).map(Waiting)
+    }
+
+    fn status(&self, py: Python<'_>, name: &str) -> PyResult<String> {
+        tell(py, py.detach(|| Ok(json::status(&self.0.status(name)?))))
+    }
+
+    fn list(&self, py: Python<'_>) -> PyResult<String> {
+        tell(py, py.detach(|| Ok(json::listing(&self.0.list()?))))
+    }
+
+    fn log(&self, py: Python<'_>, name: &str, most: usize) -> PyResult<String> {
+        tell(py, py.detach(|| Ok(json::log(name, &self.0.log(name, most)?))))
+    }
+
+    fn break_lock(&self, py: Python<'_>, name: &str, id: Option<&str>, reason: Option<&str>) -> PyResult<String> {
+        tell(py, py.detach(|| Ok(json::broken(name, &self.0.break_lock(name, id, reason)?))))
+    }
+
+    fn clean(&self, py: Python<'_>, grace: Option<f64>) -> PyResult<String> {
+        let grace = ttl(py, grace)?;
+        tell(py, py.detach(|| Ok(json::cleaned(&self.0.clean(grace)?))))
+    }
+
+    fn doctor(&self, py: Python<'_>, fix: bool) -> PyResult<String> {
+        tell(py, py.detach(|| Ok(json::findings(&self.0.doctor(fix)?))))
+    }
+
+    fn close(&self, py: Python<'_>) {
+        py.detach(|| self.0.close());
+    }
+
+    fn release(&self, py: Python<'_>, handle: &str) -> PyResult<()> {
+        py.detach(|| self.0.release(&handle.parse::<LockHandle>()?)).or_raise(py)
+    }
+
+    /// Returns the seconds that are left.
+    fn extend(&self, py: Python<'_>, handle: &str, ttl_seconds: Option<f64>) -> PyResult<f64> {
+        let ttl = ttl(py, ttl_seconds)?;
+        let left = py.detach(|| self.0.extend(&handle.parse::<LockHandle>()?, ttl)).or_raise(py)?;
+        Ok(left.as_secs_f64())
+    }
+
+    fn resume(&self, py: Python<'_>, handle: &str) -> PyResult<Guard> {
+        py.detach(|| self.0.resume(&handle.parse::<LockHandle>()?)).or_raise(py).map(Guard::new)
+    }
+}
+
+/// The session of this thread, which is who holds and waits unless somebody says otherwise.
+#[pyfunction]
+pub(crate) fn thread_owner() -> String {
+    gitlock::process::thread_owner()
+}
+
+/// The handle of a tenure that was acquired with a fingerprint.
+#[pyfunction]
+pub(crate) fn handle_by_fingerprint(py: Python<'_>, name: &str, fingerprint: &str) -> PyResult<String> {
+    LockHandle::by_fingerprint(name, fingerprint).or_raise(py).map(|handle| handle.to_string())
+}
+
+/// The name, id and token of a handle.
+#[pyfunction]
+pub(crate) fn describe_handle(py: Python<'_>, handle: &str) -> PyResult<(String, Option<String>, Option<u64>)> {
+    let handle: LockHandle = handle.parse().or_raise(py)?;
+    Ok((handle.name().as_str().to_owned(), handle.id().map(str::to_owned), handle.token()))
+}

@@ -1,0 +1,122 @@
+//! Options, as Python gives them: seconds as numbers, `None` for the default.
+
+use std::{sync::Arc, time::Duration};
+
+use gitlock::{LockRequest, Options};
+use pyo3::{prelude::*, types::PyTuple};
+
+use crate::{
+    errors::{OrRaise, invalid},
+    messenger,
+};
+
+/// A length of time in seconds.
+pub(crate) fn seconds(py: Python<'_>, what: &str, value: Option<f64>) -> PyResult<Option<Duration>> {
+    value
+        .map(|value| {
+            Duration::try_from_secs_f64(value)
+                .map_err(|_| invalid(py, format!("{what} can't be {value}; give seconds, 0 or more")))
+        })
+        .transpose()
+}
+
+/// How a lock is acquired.
+#[derive(FromPyObject)]
+#[pyo3(from_item_all)]
+pub(crate) struct AcquireOptions {
+    shared: bool,
+    priority: i32,
+    ttl: Option<f64>,
+    wait: Option<f64>,
+    max_hold: Option<f64>,
+    renew: Option<bool>,
+    owner: Option<String>,
+    fingerprint: Option<String>,
+    reason: Option<String>,
+    on_wait: Option<Py<PyAny>>,
+}
+
+impl AcquireOptions {
+    /// Puts them into a request.
+    pub(crate) fn apply<'a>(self, py: Python<'_>, mut request: LockRequest<'a>) -> PyResult<LockRequest<'a>> {
+        if self.shared {
+            request = request.shared();
+        }
+        request = request.priority(self.priority);
+        if let Some(ttl) = seconds(py, "ttl", self.ttl)? {
+            request = request.ttl(ttl);
+        }
+        if let Some(wait) = seconds(py, "wait", self.wait)? {
+            request = request.wait(wait);
+        }
+        if let Some(max_hold) = seconds(py, "max_hold", self.max_hold)? {
+            request = request.max_hold(max_hold);
+        }
+        if let Some(renew) = self.renew {
+            request = request.renew(renew);
+        }
+        if let Some(owner) = self.owner {
+            request = request.owner(owner);
+        }
+        if let Some(fingerprint) = self.fingerprint {
+            request = request.fingerprint(fingerprint);
+        }
+        if let Some(reason) = self.reason {
+            request = request.reason(reason);
+        }
+        if let Some(on_wait) = self.on_wait.map(Arc::new) {
+            request = request.on_wait(move |progress| {
+                let (ahead, status) = (progress.ahead, gitlock::json::status(&progress.status).to_string());
+                messenger::call(&on_wait, move |py| {
+                    PyTuple::new(py, [ahead.into_pyobject(py)?.into_any(), status.into_pyobject(py)?.into_any()])
+                });
+            });
+        }
+        Ok(request)
+    }
+}
+
+/// How a manager works.
+#[derive(FromPyObject)]
+#[pyo3(from_item_all)]
+pub(crate) struct ManagerOptions {
+    lock_prefix: Option<String>,
+    owner: Option<String>,
+    keep: Option<u32>,
+    durable: Option<bool>,
+    stale_lock_age: Option<f64>,
+    max_clock_skew: Option<f64>,
+    claim_window: Option<f64>,
+    poll_interval: Option<f64>,
+    lock_timeout: Option<f64>,
+    environment: bool,
+}
+
+impl ManagerOptions {
+    /// As the core wants them.
+    pub(crate) fn into_core(self, py: Python<'_>) -> PyResult<Options> {
+        let mut options = Options::default();
+        (options.lock_prefix, options.owner, options.keep) = (self.lock_prefix, self.owner, self.keep);
+        (options.durable, options.environment) = (self.durable, self.environment);
+        if self.keep == Some(0) {
+            return Err(invalid(py, "keep can't be 0; give at least 1, or None for the default".to_owned()));
+        }
+        options.stale_lock_age = seconds(py, "stale_lock_age", self.stale_lock_age)?;
+        options.max_clock_skew = seconds(py, "max_clock_skew", self.max_clock_skew)?;
+        let or = |what, value, default| seconds(py, what, value).map(|value| value.unwrap_or(default));
+        options.claim_window = or("claim_window", self.claim_window, options.claim_window)?;
+        options.poll_interval = or("poll_interval", self.poll_interval, options.poll_interval)?;
+        options.lock_timeout = or("lock_timeout", self.lock_timeout, options.lock_timeout)?;
+        Ok(options)
+    }
+}
+
+/// A length that was asked for, as an argument of its own.
+pub(crate) fn ttl(py: Python<'_>, ttl: Option<f64>) -> PyResult<Option<Duration>> {
+    seconds(py, "ttl", ttl)
+}
+
+/// What the core has found, as the JSON that `gitlock` turns into dictionaries.
+pub(crate) fn tell(py: Python<'_>, found: gitlock::Result<gitlock::json::Value>) -> PyResult<String> {
+    found.or_raise(py).map(|value| value.to_string())
+}

@@ -1,0 +1,379 @@
+"""What gitlock promises to Python."""
+
+import asyncio
+import json
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+
+import gitlock
+import pytest
+
+
+@pytest.fixture
+def repository(tmp_path):
+    subprocess.run(["git", "init", "-q", str(tmp_path)], check=True)
+    return tmp_path
+
+
+@pytest.fixture
+def locks(repository):
+    return gitlock.LockManager(repository)
+
+
+def python(repository, code, **more):
+    """Another process, with `locks` ready."""
+    prelude = f"import gitlock, sys, os, time\nlocks = gitlock.LockManager({str(repository)!r})\n"
+    return subprocess.Popen(
+        [sys.executable, "-c", prelude + textwrap.dedent(code)], stdout=subprocess.PIPE, text=True, **more
+    )
+
+
+def queue_of(locks, name):
+    return [waiter["owner"] for waiter in locks.status(name)["queue"]]
+
+
+def until(condition):
+    deadline = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
+def test_a_lock_is_held_between_with_and_its_end(locks):
+    with locks.lock("build", reason="a test") as lock:
+        assert lock.locked() and not lock.is_lost() and lock.remaining() > 20
+        assert not locks.lock("build").acquire(blocking=False)
+        status = locks.status("build")
+        assert status["holders"][0]["pid"] == os.getpid() and status["holders"][0]["reason"] == "a test"
+        first = lock.token
+    assert not lock.locked()
+    with locks.lock("build") as lock:
+        assert lock.token > first
+    assert [entry["outcome"] for entry in locks.log("build")] == ["released", "released"]
+
+
+def test_shared_holders_stand_side_by_side(locks):
+    first, second = locks.lock("data", shared=True), locks.lock("data", shared=True)
+    assert first.acquire() and second.acquire(timeout=5)
+    assert not locks.lock("data").acquire(timeout=0.05)
+    first.release()
+    second.release()
+
+
+def test_a_wait_ends_with_its_timeout_or_with_the_release(locks):
+    holder, waiter = locks.lock("build"), locks.lock("build")
+    holder.acquire()
+    assert waiter.acquire(timeout=0.05) is False
+    threading.Timer(0.05, holder.release).start()
+    assert waiter.acquire(timeout=30) is True
+    waiter.release()
+
+
+def test_what_a_lock_that_is_not_held_says(locks):
+    lock = locks.lock("build")
+    with pytest.raises(RuntimeError):
+        lock.release()
+    for ask in (lambda: lock.token, lock.is_lost, lock.extend, lock.handle, lock.detach):
+        with pytest.raises(RuntimeError, match="isn't acquired here"):
+            ask()
+
+
+def test_a_loss_is_told(locks):
+    lock, told = locks.lock("build"), threading.Event()
+    lock.acquire()
+    lock.on_lost(lambda error: isinstance(error, gitlock.LockLost) and told.set())
+    assert locks.break_lock("build", reason="a test")[0]["pid"] == os.getpid()
+    assert told.wait(30) and lock.is_lost()
+    with pytest.raises(gitlock.LockLost):
+        lock.extend()
+    with pytest.raises(gitlock.LockLost):
+        lock.release()
+    assert locks.log("build")[0]["breakReason"] == "a test"
+
+
+def test_a_wait_is_told_of(locks):
+    told = []
+    holder = locks.lock("build")
+    holder.acquire()
+    waiter = locks.lock("build", on_wait=lambda ahead, status: told.append((ahead, status["held"])))
+    assert not waiter.acquire(timeout=0.2)
+    until(lambda: told)
+    assert told[0] == (0, True)
+
+
+def test_handles_go_through_pickles_and_processes(repository, locks):
+    lock = locks.lock("build")
+    lock.acquire()
+    token, handle = lock.token, pickle.loads(pickle.dumps(lock.detach()))
+    assert (handle.name, handle.token) == ("build", token) and "gitlock:1:" not in repr(handle)
+    code = f"lock = locks.resume({str(handle)!r}); print(lock.token); lock.release()"
+    assert int(python(repository, code).communicate()[0]) == token
+    with pytest.raises(gitlock.LockLost):
+        locks.release(handle)
+    printed = locks.lock("lease", fingerprint="session-1")
+    printed.acquire()
+    with pytest.raises(gitlock.NotOwner):
+        locks.release(gitlock.LockHandle.by_fingerprint("lease", "another"))
+    handle = gitlock.LockHandle.by_fingerprint("lease", "session-1")
+    assert locks.extend(handle, 90) > 80
+    locks.release(handle)
+
+
+def test_control_c_ends_a_wait_and_leaves_no_waiter(repository, locks):
+    with locks.lock("build"):
+        child = python(
+            repository,
+            """
+            try:
+                locks.lock("build").acquire()
+            except KeyboardInterrupt:
+                print("interrupted")
+            """,
+        )
+        until(lambda: queue_of(locks, "build"))
+        child.send_signal(signal.SIGINT)
+        assert child.communicate(timeout=30)[0] == "interrupted\n"
+        assert not queue_of(locks, "build")
+
+
+def test_a_dead_holder_frees_its_lock(repository, locks):
+    child = python(repository, "locks.lock('build').acquire(); print('held', flush=True); time.sleep(600)")
+    assert child.stdout.readline() == "held\n"
+    child.kill()
+    child.wait()
+    assert locks.lock("build").acquire(timeout=5)
+
+
+def test_the_interpreter_is_free_for_others_during_a_wait(locks):
+    with locks.lock("build"):
+        waiter = threading.Thread(target=lambda: locks.lock("build").acquire(timeout=1), daemon=True)
+        waiter.start()
+        until(lambda: queue_of(locks, "build"))
+        assert sum(range(1000)) == 499500
+    waiter.join(30)
+    assert not waiter.is_alive()
+
+
+def test_owners_are_per_thread(locks):
+    owners = []
+
+    def hold():
+        with locks.lock(f"lock-{threading.get_ident()}") as lock:
+            owners.append(locks.status(lock.name)["holders"][0]["owner"])
+
+    threads = [threading.Thread(target=hold) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+        thread.join()
+    hold()
+    hold()
+    assert owners[2] == owners[3] and len(set(owners)) >= 2
+
+
+def test_a_fork_owns_nothing(locks):
+    lock = locks.lock("build")
+    lock.acquire()
+    child = os.fork()
+    if child == 0:
+        try:
+            assert lock.is_lost()
+            try:
+                lock.extend()
+            except gitlock.Forked:
+                pass
+            else:
+                os._exit(2)
+            assert not locks.lock("build").acquire(blocking=False)
+            with locks.lock("other"):
+                pass
+            os._exit(0)
+        except BaseException:
+            os._exit(3)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert not lock.is_lost()
+    lock.release()
+
+
+def test_sub_interpreters_are_refused():
+    code = """
+        try:
+            import _interpreters as interpreters
+            run = lambda interpreter: interpreters.exec(interpreter, "import gitlock")
+        except ImportError:
+            import _xxsubinterpreters as interpreters
+            run = lambda interpreter: interpreters.run_string(interpreter, "import gitlock")
+        try:
+            failed = run(interpreters.create())
+        except Exception as error:
+            failed = error
+        print("subinterpreters" in str(failed), failed)
+    """
+    process = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True)
+    assert process.stdout.startswith("True"), process
+
+
+def test_every_code_has_its_class_below_lock_error():
+    classes = gitlock.BY_CODE
+    assert len(classes) == len(set(classes.values())) >= 21
+    for code, kind in classes.items():
+        assert issubclass(kind, gitlock.LockError) and kind.code == code
+        assert kind.__doc__ and kind.retry in ("never", "later", "from-start")
+    assert issubclass(gitlock.Timeout, TimeoutError) and issubclass(gitlock.InvalidName, ValueError)
+
+
+def test_bad_arguments_are_named(locks, tmp_path):
+    with pytest.raises(gitlock.NotARepository, match="git init"):
+        gitlock.LockManager("/")
+    with pytest.raises(gitlock.InvalidName):
+        locks.lock("a//b").acquire()
+    for options in ({"ttl": 0}, {"ttl": -1}, {"ttl": float("nan")}, {"fingerprint": ""}, {"priority": 10**6 + 1}):
+        with pytest.raises(gitlock.InvalidArgument):
+            locks.lock("build", **options).acquire()
+    with pytest.raises(gitlock.InvalidArgument):
+        gitlock.LockManager(locks._manager.location(), keep=0)
+    with pytest.raises(ValueError):
+        locks.lock("build").acquire(False, 1)
+    with pytest.raises(OverflowError):
+        locks.lock("build").acquire(timeout=1e100)
+    with pytest.raises(TypeError):
+        locks.lock(7).acquire()
+
+
+def test_an_error_says_who_holds(locks):
+    held = locks.lock("build")
+    held.acquire()
+    with pytest.raises(gitlock.Held, match="is held by") as caught:
+        locks._manager.acquire_now("build", locks.lock("build")._options)
+    assert caught.value.holder["pid"] == os.getpid() and caught.value.retry == "later"
+
+
+def test_listing_cleaning_and_the_doctor(locks):
+    with locks.lock("build"):
+        assert [lock["name"] for lock in locks.list()["locks"]] == ["build"]
+    assert locks.clean(0)["objectsDeleted"] >= 0 and locks.doctor() == []
+
+
+# ------------------------------------------------------------------ asyncio
+
+
+def test_asyncio_holds_waits_and_hands_over_in_order(locks):
+    async def main():
+        order = []
+
+        async def worker(number):
+            async with locks.alock("build") as lock:
+                order.append((number, lock.token))
+                await asyncio.sleep(0.01)
+
+        holder = locks.alock("build")
+        await holder.acquire()
+        tasks = []
+        for number in range(5):
+            tasks.append(asyncio.create_task(worker(number)))
+            while len(queue_of(locks, "build")) <= number:
+                await asyncio.sleep(0.005)
+        assert len(set(queue_of(locks, "build"))) == 5, "each task is an owner of its own"
+        await holder.release()
+        await asyncio.gather(*tasks)
+        assert [number for number, _ in order] == list(range(5))
+        assert [token for _, token in order] == sorted(token for _, token in order)
+        with pytest.raises(gitlock.LockError):
+            await locks.alock("a//b").acquire()
+        with pytest.raises(RuntimeError):
+            await holder.release()
+
+    asyncio.run(main())
+
+
+def test_cancelling_a_task_cancels_its_wait(locks):
+    async def main():
+        async with locks.alock("build"):
+            task = asyncio.create_task(locks.alock("build").acquire())
+            while not queue_of(locks, "build"):
+                await asyncio.sleep(0.005)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            while queue_of(locks, "build"):
+                await asyncio.sleep(0.005)
+            with pytest.raises(gitlock.Timeout):
+                await locks.alock("build").acquire(timeout=0.05)
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(locks.alock("build").acquire(), 0.05)
+
+    asyncio.run(main())
+
+
+def test_a_grant_on_its_way_to_a_cancelled_task_is_given_back(locks):
+    async def main():
+        for _ in range(100):
+            holder = locks.alock("build")
+            await holder.acquire()
+            waiter = locks.alock("build")
+            task = asyncio.create_task(waiter.acquire())
+            await asyncio.sleep(0)
+            # The release and the cancel race for the grant.
+            release = asyncio.create_task(holder.release())
+            await asyncio.sleep(0.001)
+            task.cancel()
+            try:
+                await task
+            except asyncio.CancelledError:
+                await release
+            else:
+                await release
+                await waiter.release()
+            async with asyncio.timeout(5) if hasattr(asyncio, "timeout") else locks.alock("other"):
+                async with locks.alock("build"):
+                    pass
+
+    asyncio.run(main())
+
+
+def test_a_thousand_waits_leave_the_loop_responsive(locks):
+    async def main():
+        holder = locks.alock("build")
+        await holder.acquire()
+        order, tasks, delays = [], [], []
+
+        async def worker(number):
+            async with locks.alock("build", ttl=60):
+                order.append(number)
+
+        async def watch():
+            while True:
+                started = time.perf_counter()
+                await asyncio.sleep(0.01)
+                delays.append(time.perf_counter() - started - 0.01)
+
+        threads = threading.active_count()
+        watcher = asyncio.create_task(watch())
+        for number in range(1000):
+            tasks.append(asyncio.create_task(worker(number)))
+        while len(queue_of(locks, "build")) < 1000:
+            await asyncio.sleep(0.05)
+        assert threading.active_count() <= threads + 1, "no thread a wait"
+        arrived = queue_of(locks, "build")
+        await holder.release()
+        await asyncio.gather(*tasks)
+        watcher.cancel()
+        assert len(arrived) == 1000 and len(order) == 1000 and len(delays) > 10
+        return sorted(delays)[len(delays) // 2]
+
+    print(f"the loop's delay, median: {asyncio.run(main()) * 1000:.1f} ms")
+
+
+def test_json_is_what_every_surface_says(locks):
+    assert json.loads(locks._manager.status("free")) == {
+        "name": "free",
+        "held": False,
+        "holders": [],
+        "queue": [],
+        "problem": None,
+    }
