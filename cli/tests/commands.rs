@@ -13,8 +13,22 @@ fn keys(object: &Value) -> Vec<&str> {
     object.as_object().unwrap().keys().map(String::as_str).collect()
 }
 
-const HOLDER: [&str; 12] =
-    ["acquiredAt", "bound", "hostname", "id", "mode", "owner", "pid", "reason", "timeout", "token", "ttl", "waited"];
+const HOLDER: [&str; 14] = [
+    "acquiredAt",
+    "bound",
+    "hostname",
+    "id",
+    "mode",
+    "owner",
+    "pid",
+    "reason",
+    "slot",
+    "slots",
+    "timeout",
+    "token",
+    "ttl",
+    "waited",
+];
 
 #[test]
 fn a_lock_by_its_handle_from_acquire_to_release() {
@@ -108,7 +122,7 @@ fn status_and_list_say_who_holds_and_who_waits() {
     let mut waiter = Running::start(&mut lock(&repo, &["acquire", "build", "--priority", "-3", "--wait", "5m"]));
     queued(&repo, "build", 1);
     let held = status(&repo, "build");
-    assert_eq!(keys(&held), ["held", "holders", "name", "problem", "queue"]);
+    assert_eq!(keys(&held), ["held", "holders", "intents", "name", "problem", "queue"]);
     let mut expected = HOLDER.to_vec();
     expected.extend(["heldFor", "process", "remaining"]);
     expected.sort_unstable();
@@ -276,7 +290,7 @@ fn a_command_line_that_cannot_be_meant_is_refused_with_2() {
     ] {
         fails(&repo, arguments, 2, "INVALID_ARGUMENT");
     }
-    for name in ["", "a//b", "..", ".", "/a", "a\nb", "a/b", &"x".repeat(201)] {
+    for name in ["", "a//b", "..", ".", "/a", "a\nb", "a/", &"x".repeat(201)] {
         fails(&repo, &["acquire", "--", name], 2, "INVALID_NAME");
         fails(&repo, &["run", "--", name, "true"], 2, "INVALID_NAME");
     }

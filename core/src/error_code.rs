@@ -99,6 +99,10 @@ codes! {
     Io = 19, "IO", exit 4, Later;
     /// The object belongs to the process that this one was forked from.
     Forked = 20, "FORKED", exit 3, Never;
+    /// The wait would never have ended: whoever it waited for waited for it in turn.
+    Deadlock = 22, "DEADLOCK", exit 1, FromStart;
+    /// Others take the lock as one of another number of slots.
+    SlotsDiffer = 23, "SLOTS_DIFFER", exit 2, Never;
     /// gitlock itself failed: a panic was caught at the border to another language. A bug.
     Internal = 21, "INTERNAL", exit 4, Never;
 }

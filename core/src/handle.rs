@@ -21,7 +21,7 @@ use crate::{
 /// ```
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct LockHandle {
-    pub(crate) name: LockName,
+    pub(crate) names: Vec<LockName>,
     pub(crate) id: Option<String>,
     pub(crate) token: Option<u64>,
     pub(crate) proof: String,
@@ -36,7 +36,7 @@ impl LockHandle {
     /// # Errors
     /// [`ErrorCode::InvalidName`].
     pub fn by_fingerprint(name: &str, fingerprint: &str) -> Result<LockHandle> {
-        Ok(LockHandle { name: LockName::new(name)?, id: None, token: None, proof: fingerprint.to_owned() })
+        Ok(LockHandle { names: vec![LockName::new(name)?], id: None, token: None, proof: fingerprint.to_owned() })
     }
 
     /// Whether a word is a handle rather than a lock's name.
@@ -44,9 +44,14 @@ impl LockHandle {
         word.starts_with(PREFIX)
     }
 
-    /// The lock.
+    /// The lock; of several the first that was asked for.
     pub fn name(&self) -> &LockName {
-        &self.name
+        &self.names[0]
+    }
+
+    /// Every lock that was asked for.
+    pub fn names(&self) -> &[LockName] {
+        &self.names
     }
 
     /// The tenure's id, if it is known.
@@ -69,7 +74,9 @@ impl fmt::Display for LockHandle {
         let hex: String = self.proof.bytes().map(|byte| format!("{byte:02x}")).collect();
         let id = self.id.as_deref().unwrap_or_default();
         let token = self.token.map(|token| token.to_string()).unwrap_or_default();
-        write!(f, "{PREFIX}{}:{id}:{token}:{hex}", self.name.encoded())
+        // A comma in a name is encoded.
+        let names: Vec<&str> = self.names.iter().map(LockName::encoded).collect();
+        write!(f, "{PREFIX}{}:{id}:{token}:{hex}", names.join(","))
     }
 }
 
@@ -77,7 +84,7 @@ impl fmt::Display for LockHandle {
 impl fmt::Debug for LockHandle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("LockHandle")
-            .field("name", &self.name)
+            .field("names", &self.names)
             .field("id", &self.id)
             .field("token", &self.token)
             .finish()
@@ -99,14 +106,14 @@ impl FromStr for LockHandle {
 
 fn parse(text: &str) -> Option<LockHandle> {
     let fields: Vec<&str> = text.trim().strip_prefix(PREFIX)?.split(':').collect();
-    let &[name, id, token, hex] = &fields[..] else { return None };
+    let &[names, id, token, hex] = &fields[..] else { return None };
     let proof = hex
         .as_bytes()
         .chunks(2)
         .map(|pair| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok().filter(|_| pair.len() == 2))
         .collect::<Option<Vec<u8>>>()?;
     Some(LockHandle {
-        name: LockName::decode(name)?,
+        names: names.split(',').map(LockName::decode).collect::<Option<_>>()?,
         id: Some(id.to_owned()).filter(|id| !id.is_empty()),
         token: if token.is_empty() { None } else { Some(token.parse().ok()?) },
         proof: String::from_utf8(proof).ok()?,
@@ -120,7 +127,7 @@ mod tests {
     #[test]
     fn handles_round_trip_and_do_not_show_their_secret() {
         let handle = LockHandle {
-            name: LockName::new("a b:c").unwrap(),
+            names: vec![LockName::new("a b:c").unwrap(), LockName::new("d,e/f").unwrap()],
             id: Some("id-1".to_owned()),
             token: Some(42),
             proof: "sécret:1".to_owned(),

@@ -223,9 +223,12 @@ mod tests {
             pid: 7,
             hostname: "host".to_owned(),
             reason: Some(reason.to_owned()),
+            slots: None,
+            upgrades: None,
             extra: Default::default(),
         };
-        let holder = Holder { claim, acquired_at: 1_000, timeout: 30_000, token: Some(token), end: None, waited: 5 };
+        let holder =
+            Holder { claim, acquired_at: 1_000, timeout: 30_000, token: Some(token), end: None, waited: 5, slot: None };
         Ended { holder: Some(holder), cause: Cause::Released, at: 2_000, reason: None, highest_token: token }
     }
 

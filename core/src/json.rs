@@ -8,7 +8,8 @@ use serde_json::json;
 pub use serde_json::Value;
 
 use crate::{
-    Cleaned, Error, Finding, Holder, HolderStatus, JournalEntry, Listing, LockStatus, WaiterStatus, clock::millis,
+    Cleaned, Cycle, Error, Finding, Holder, HolderStatus, JournalEntry, Listing, LockStatus, WaitEdge, WaitGraph,
+    WaiterStatus, clock::millis,
 };
 
 /// What a record says of a holder.
@@ -27,6 +28,8 @@ pub fn holder(holder: &Holder) -> Value {
         "timeout": holder.timeout,
         "ttl": claim.ttl,
         "waited": holder.waited,
+        "slot": holder.slot,
+        "slots": claim.slots,
     })
 }
 
@@ -65,6 +68,7 @@ pub fn status(status: &LockStatus) -> Value {
         "name": status.name.as_str(),
         "held": status.is_held(),
         "holders": status.holders.iter().map(holder_status).collect::<Vec<_>>(),
+        "intents": status.intents.iter().map(holder_status).collect::<Vec<_>>(),
         "queue": status.queue.iter().enumerate().map(waiter_status).collect::<Vec<_>>(),
         "problem": status.problem,
     })
@@ -75,6 +79,25 @@ pub fn listing(listing: &Listing) -> Value {
     let foreign: Vec<Value> =
         listing.foreign.iter().map(|foreign| json!({ "ref": foreign.name, "object": foreign.object })).collect();
     json!({ "locks": listing.locks.iter().map(status).collect::<Vec<_>>(), "foreign": foreign })
+}
+
+/// Who waits for whom.
+pub fn graph(graph: &WaitGraph) -> Value {
+    let edge = |edge: &WaitEdge| {
+        json!({
+            "lock": edge.lock.as_str(),
+            "id": edge.id,
+            "owner": edge.owner,
+            "blocker": edge.blocker,
+            "blockedBy": edge.blocked_by,
+            "holds": edge.holds,
+        })
+    };
+    let cycle = |cycle: &Cycle| json!({ "victim": cycle.victim, "text": cycle.to_string() });
+    json!({
+        "edges": graph.edges.iter().map(edge).collect::<Vec<_>>(),
+        "cycles": graph.cycles.iter().map(cycle).collect::<Vec<_>>(),
+    })
 }
 
 /// A journal's entries.

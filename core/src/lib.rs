@@ -55,10 +55,13 @@ pub use error::{Error, Result};
 pub use error_code::{ErrorCode, Retry};
 pub use handle::LockHandle;
 pub use journal::JournalEntry;
-pub use lock::{Bound, Claim, Holder, Liveness, Mode, Waiter};
+pub use lock::{
+    Bound, Claim, Holder, Liveness, Mode, Waiter,
+    deadlock::{Cycle, WaitEdge},
+};
 pub use manager::{
     Cleaned, Finding, ForeignRef, HolderStatus, Listing, LockGuard, LockManager, LockRequest, LockStatus, Severity,
-    WaitProgress, WaiterStatus, Waiting,
+    WaitGraph, WaitProgress, WaiterStatus, Waiting, Wanted,
 };
 pub use name::{LockName, Namespace, RefName};
 pub use options::{DEFAULT_TTL, Options};

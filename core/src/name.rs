@@ -108,6 +108,21 @@ impl LockName {
     pub fn is_hierarchical(&self) -> bool {
         self.name.contains('/')
     }
+
+    /// The names above this one, the topmost first.
+    ///
+    /// ```
+    /// use gitlock::LockName;
+    /// let name = LockName::new("deploy/eu/web")?;
+    /// let above: Vec<String> = name.ancestors().map(|name| name.to_string()).collect();
+    /// assert_eq!(above, ["deploy", "deploy/eu"]);
+    /// # Ok::<(), gitlock::Error>(())
+    /// ```
+    pub fn ancestors(&self) -> impl Iterator<Item = LockName> + '_ {
+        self.name
+            .match_indices('/')
+            .map(|(at, _)| LockName { name: self.name[..at].to_owned(), encoded: encode(&self.name[..at]) })
+    }
 }
 
 impl fmt::Display for LockName {

@@ -212,6 +212,8 @@ mod tests {
             pid,
             hostname: String::new(),
             reason: None,
+            slots: None,
+            upgrades: None,
             extra: Default::default(),
         }
     }

@@ -121,6 +121,14 @@ typedef enum {
    */
   GITLOCK_FORKED = 20,
   /**
+   * The wait would never have ended: whoever it waited for waited for it in turn.
+   */
+  GITLOCK_DEADLOCK = 22,
+  /**
+   * Others take the lock as one of another number of slots.
+   */
+  GITLOCK_SLOTS_DIFFER = 23,
+  /**
    * gitlock itself failed: a panic was caught at the border to another language. A bug.
    */
   GITLOCK_INTERNAL = 21,

@@ -47,6 +47,10 @@ pub enum gitlock_code {
     GITLOCK_IO = 19,
     /// The object belongs to the process that this one was forked from.
     GITLOCK_FORKED = 20,
+    /// The wait would never have ended: whoever it waited for waited for it in turn.
+    GITLOCK_DEADLOCK = 22,
+    /// Others take the lock as one of another number of slots.
+    GITLOCK_SLOTS_DIFFER = 23,
     /// gitlock itself failed: a panic was caught at the border to another language. A bug.
     GITLOCK_INTERNAL = 21,
 }
@@ -63,7 +67,7 @@ pub enum gitlock_retry {
 }
 
 /// The words.
-pub(crate) const NAMES: [(i32, &CStr); 22] = [
+pub(crate) const NAMES: [(i32, &CStr); 24] = [
     (0, c"OK"),
     (1, c"HELD"),
     (2, c"TIMEOUT"),
@@ -85,5 +89,7 @@ pub(crate) const NAMES: [(i32, &CStr); 22] = [
     (18, c"REPOSITORY_BUSY"),
     (19, c"IO"),
     (20, c"FORKED"),
+    (22, c"DEADLOCK"),
+    (23, c"SLOTS_DIFFER"),
     (21, c"INTERNAL"),
 ];

@@ -25,7 +25,7 @@ fn odd_names_work_and_impossible_ones_are_refused() {
         manager.lock(name).acquire().unwrap().release().unwrap();
         assert_eq!(manager.log(name, 9).unwrap().len(), 1, "{name}");
     }
-    for name in ["", "..", ".", "a\0b", "a\nb", &"x".repeat(201), "a//b", "deploy/eu"] {
+    for name in ["", "..", ".", "a\0b", "a\nb", &"x".repeat(201), "a//b", "deploy/"] {
         assert_eq!(code(manager.lock(name).acquire()), ErrorCode::InvalidName, "{name:?}");
     }
     repo.assert_sound();

@@ -535,3 +535,27 @@ fn many_forks_beside_many_transactions() {
     }
     repo.assert_sound();
 }
+
+/// A tool that cleans up, or a breaker that took a starved holder for dead, may remove a live lock
+/// file. Whoever had it has changed nothing yet, and does it again.
+#[test]
+fn a_lock_file_that_is_removed_from_under_its_holder_is_taken_again() {
+    let repo = Repo::new();
+    let manager = gitlock::LockManager::open(repo.path()).unwrap();
+    let removing = std::thread::spawn({
+        let file = repo.git_dir().join("refs/gitvan/locks/build.lock");
+        move || {
+            for _ in 0..50 {
+                while fs::remove_file(&file).is_err() {
+                    std::hint::spin_loop();
+                }
+                SystemClock.pause(Duration::from_millis(2));
+            }
+        }
+    });
+    while !removing.is_finished() {
+        manager.lock("build").acquire().unwrap().release().unwrap();
+    }
+    removing.join().unwrap();
+    repo.git(&["fsck", "--strict"]);
+}

@@ -158,6 +158,20 @@ class Forked(LockError):
     retry = "never"
 
 
+class Deadlock(LockError):
+    """The wait would never have ended: whoever it waited for waited for it in turn."""
+
+    code = "DEADLOCK"
+    retry = "from-start"
+
+
+class SlotsDiffer(LockError):
+    """Others take the lock as one of another number of slots."""
+
+    code = "SLOTS_DIFFER"
+    retry = "never"
+
+
 class InternalError(LockError):
     """gitlock itself failed: a panic was caught at the border to another language. A bug."""
 
@@ -187,6 +201,8 @@ BY_CODE: dict[str, type[LockError]] = {
     "REPOSITORY_BUSY": RepositoryBusy,
     "IO": RepositoryError,
     "FORKED": Forked,
+    "DEADLOCK": Deadlock,
+    "SLOTS_DIFFER": SlotsDiffer,
     "INTERNAL": InternalError,
 }
 

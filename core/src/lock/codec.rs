@@ -12,9 +12,10 @@ use serde_json::{Map, Value};
 
 use super::{
     mode::Mode,
+    queue,
     record::{
-        BootTime, Bound, Claim, Extra, Holder, MAX_NUMBER, MAX_RECORD_BYTES, MAX_WAITERS, ProcessStamp, Record,
-        VERSION, Waiter,
+        BootTime, Bound, Claim, Extra, Holder, MAX_NUMBER, MAX_RECORD_BYTES, MAX_SLOTS, MAX_WAITERS, ProcessStamp,
+        Record, VERSION, Waiter,
     },
 };
 
@@ -108,6 +109,9 @@ fn further_fields<M: SerializeMap>(map: &mut M, holder: &Holder) -> Result<(), M
     if holder.waited > 0 {
         map.serialize_entry("waited", &holder.waited)?;
     }
+    if let Some(slot) = holder.slot {
+        map.serialize_entry("slot", &slot)?;
+    }
     shared_tail(map, claim)
 }
 
@@ -118,6 +122,12 @@ fn shared_tail<M: SerializeMap>(map: &mut M, claim: &Claim) -> Result<(), M::Err
     }
     if let Some(reason) = &claim.reason {
         map.serialize_entry("reason", reason)?;
+    }
+    if let Some(slots) = claim.slots {
+        map.serialize_entry("slots", &slots)?;
+    }
+    if let Some(upgrades) = &claim.upgrades {
+        map.serialize_entry("upgrades", upgrades)?;
     }
     for (key, value) in &claim.extra {
         map.serialize_entry(key, value)?;
@@ -236,7 +246,7 @@ pub fn decode(bytes: &[u8]) -> Result<Record, Unreadable> {
         }
         // The order of grants: `also` keeps it but for the one at the top level.
         holders.sort_by(|a, b| order(a).cmp(&order(b)));
-        waiters.sort_by_key(|waiter| waiter.rank);
+        waiters.sort_by_key(queue::order);
         let mut ids: Vec<&str> =
             holders.iter().map(|h| &*h.claim.id).chain(waiters.iter().map(|w| &*w.claim.id)).collect();
         ids.sort_unstable();
@@ -265,7 +275,7 @@ fn object(key: &str, value: Value) -> Result<Map<String, Value>, String> {
 }
 
 /// Every key that has a meaning somewhere in a record.
-const KNOWN: [&str; 28] = [
+const KNOWN: [&str; 31] = [
     "id",
     "acquiredAt",
     "timeout",
@@ -294,6 +304,9 @@ const KNOWN: [&str; 28] = [
     "pidns",
     "start",
     "group",
+    "slots",
+    "slot",
+    "upgrades",
 ];
 
 /// How deep an unknown field may be nested. It moves with its tenure to other places of the record,
@@ -337,6 +350,15 @@ impl Fields {
 
     fn small(&mut self, key: &str) -> Result<Option<u32>, String> {
         self.number(key)?.map(|number| u32::try_from(number).map_err(|_| format!("{key:?} is too large"))).transpose()
+    }
+
+    fn slots(&mut self) -> Result<Option<u32>, String> {
+        match self.small("slots")? {
+            Some(slots) if slots == 0 || slots > MAX_SLOTS => {
+                Err(format!("\"slots\" is {slots}, not 1 to {MAX_SLOTS}"))
+            }
+            slots => Ok(slots),
+        }
     }
 
     fn boot_time(&mut self, key: &str) -> Result<Option<BootTime>, String> {
@@ -394,6 +416,8 @@ impl Fields {
             ttl: self.number("ttl")?.unwrap_or(timeout),
             process: self.process()?,
             reason: self.text("reason")?,
+            slots: self.slots()?,
+            upgrades: self.text("upgrades")?,
             id,
             mode,
             bound,
@@ -413,7 +437,8 @@ impl Fields {
         };
         let (token, end) = (self.number("token")?, self.boot_time("end")?);
         let waited = self.number("waited")?.unwrap_or_default();
-        Ok(Holder { acquired_at, timeout, token, end, waited, claim: self.claim(exclusive, timeout)? })
+        let slot = self.small("slot")?;
+        Ok(Holder { acquired_at, timeout, token, end, waited, slot, claim: self.claim(exclusive, timeout)? })
     }
 
     fn waiter(mut self) -> Result<Waiter, String> {

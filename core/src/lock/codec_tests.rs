@@ -15,12 +15,14 @@ fn claim(id: &str, mode: Mode) -> Claim {
         pid: 12_345,
         hostname: "host".to_owned(),
         reason: None,
+        slots: None,
+        upgrades: None,
         extra: Extra::new(),
     }
 }
 
 fn holder(id: &str, mode: Mode, acquired_at: u64, timeout: u64) -> Holder {
-    Holder { claim: claim(id, mode), acquired_at, timeout, token: Some(acquired_at), end: None, waited: 0 }
+    Holder { claim: claim(id, mode), acquired_at, timeout, token: Some(acquired_at), end: None, waited: 0, slot: None }
 }
 
 fn waiter(id: &str, rank: i64) -> Waiter {
@@ -184,7 +186,7 @@ fn unknown_fields_belong_to_their_tenure() {
     // The other one comes to the top, and a waiter becomes a holder.
     record.holders[1].timeout = 1_000;
     let Waiter { claim, .. } = record.queue.remove(0);
-    record.holders.push(Holder { claim, acquired_at: 4, timeout: 1, token: Some(3), end: None, waited: 0 });
+    record.holders.push(Holder { claim, acquired_at: 4, timeout: 1, token: Some(3), end: None, waited: 0, slot: None });
     let value = json_of(&record);
     assert_eq!((&value["id"], &value["x-also"]), (&json!("b"), &json!(true)));
     assert_eq!((&value["also"][0]["id"], &value["also"][0]["x-top"]), (&json!("a"), &json!({"deep": [1]})));
@@ -363,34 +365,46 @@ fn stamp() -> impl Strategy<Value = ProcessStamp> {
 
 fn any_claim() -> impl Strategy<Value = Claim> {
     let who = (".{0,8}", ".{0,8}", any::<u32>(), ".{0,8}", prop::option::of(".{0,8}"));
-    let what = (0..4_usize, number(), any::<bool>(), prop::option::of(stamp()), extra());
-    (who, what).prop_map(|((owner, fingerprint, pid, hostname, reason), (mode, ttl, bound, process, extra))| Claim {
-        id: String::new(),
-        owner,
-        fingerprint,
-        mode: Mode::ALL[mode],
-        ttl,
-        bound: if bound { Bound::Process } else { Bound::Lease },
-        process,
-        pid,
-        hostname,
-        reason,
-        extra,
-    })
+    let kind = (0..4_usize, prop::option::of(1..9_u32), prop::option::of(".{0,3}"));
+    let what = (kind, number(), any::<bool>(), prop::option::of(stamp()), extra());
+    (who, what).prop_map(
+        |((owner, fingerprint, pid, hostname, reason), ((mode, slots, upgrades), ttl, bound, process, extra))| Claim {
+            id: String::new(),
+            owner,
+            fingerprint,
+            mode: Mode::ALL[mode],
+            ttl,
+            bound: if bound { Bound::Process } else { Bound::Lease },
+            process,
+            pid,
+            hostname,
+            reason,
+            slots,
+            upgrades,
+            extra,
+        },
+    )
 }
 
 /// Any record as it stands in memory: holders by their grants, waiters by rank, no id twice.
 fn any_record() -> impl Strategy<Value = Record> {
-    let a_holder =
-        (any_claim(), number(), number(), prop::option::of(number()), prop::option::of(boot_time()), number())
-            .prop_map(|(claim, acquired_at, timeout, token, end, waited)| Holder {
-                claim,
-                acquired_at,
-                timeout,
-                token,
-                end,
-                waited,
-            });
+    let a_holder = (
+        any_claim(),
+        number(),
+        number(),
+        prop::option::of(number()),
+        prop::option::of(boot_time()),
+        (number(), prop::option::of(0..8_u32)),
+    )
+        .prop_map(|(claim, acquired_at, timeout, token, end, (waited, slot))| Holder {
+            claim,
+            acquired_at,
+            timeout,
+            token,
+            end,
+            waited,
+            slot,
+        });
     let a_waiter =
         (any_claim(), any::<i32>(), any::<i64>(), number(), prop::option::of(number()), prop::option::of(boot_time()))
             .prop_map(|(claim, priority, rank, since, until, end)| Waiter { claim, priority, rank, since, until, end });
@@ -399,7 +413,7 @@ fn any_record() -> impl Strategy<Value = Record> {
             let ids = holders.iter_mut().map(|h| &mut h.claim).chain(queue.iter_mut().map(|w| &mut w.claim));
             ids.enumerate().for_each(|(at, claim)| claim.id = format!("id{at}"));
             holders.sort_by_key(|h| (h.token, h.acquired_at, h.claim.id.clone()));
-            queue.sort_by_key(|w| w.rank);
+            queue.sort_by_key(crate::lock::queue::order);
             Record { holders, queue }
         },
     )

@@ -3,7 +3,10 @@
 use crate::name::LockName;
 
 use super::{
+    convert::Conversion,
     expiry::{Facts, Now, Policy},
+    fault::Fault,
+    mode::Mode,
     record::{BootTime, Bound, Claim, Holder, ProcessStamp, Record},
     work::Work,
 };
@@ -96,6 +99,8 @@ pub enum Request {
         /// Whose tenure is meant.
         tenure: Tenure,
     },
+    /// To turn a tenure into one of another mode.
+    Convert(Conversion),
     /// To neither wait nor hold under any of these ids.
     Cancel {
         /// Every id under which the canceller ever asked.
@@ -172,6 +177,8 @@ pub enum Outcome {
     Gone,
     /// The tenure as it is now.
     Extended(Holder),
+    /// The tenure in its new mode.
+    Converted(Holder),
     /// The tenure that was ended.
     Released(Holder),
     /// It neither waits nor holds.
@@ -203,6 +210,15 @@ pub enum Refusal {
     NotHeld,
     /// Somebody else's tenure.
     NotOwner(Box<Holder>),
+    /// Others take the lock as one of another number of slots.
+    SlotsDiffer {
+        /// Of how many.
+        theirs: u32,
+    },
+    /// Nobody holds the lock itself, and this is who holds something below it.
+    HeldBelow(Box<Holder>),
+    /// This one, who waits to upgrade, would wait for the caller, and the caller for it.
+    Deadlock(Box<Holder>),
     /// The record says nothing that may be acted on.
     Opaque(Opaque),
     /// No token is left above the highest.
@@ -293,6 +309,17 @@ pub enum Event {
         /// Whether it had to queue.
         from_queue: bool,
     },
+    /// A tenure has another mode.
+    Converted {
+        /// Which lock.
+        lock: usize,
+        /// Its id.
+        id: String,
+        /// The mode.
+        mode: Mode,
+        /// Its token from now on.
+        token: Option<u64>,
+    },
     /// A tenure ended.
     Ended {
         /// Which lock.
@@ -361,6 +388,10 @@ pub fn decide(states: &[LockState], calls: &[Call], context: Context<'_>) -> Dec
         work.settle(&asking);
     }
     let outcomes = calls.iter().map(|call| works[call.lock].answer(&call.request)).collect();
+    finish(works, outcomes)
+}
+
+fn finish(works: Vec<Work<'_>>, outcomes: Vec<Outcome>) -> Decision {
     let mut decision = Decision { outcomes, ..Decision::default() };
     for work in works {
         let deadline = work.next_deadline();
@@ -368,6 +399,42 @@ pub fn decide(states: &[LockState], calls: &[Call], context: Context<'_>) -> Dec
         work.finish(&mut decision);
     }
     decision
+}
+
+/// Decides about calls that are one: an acquire on a path or of a set, and what becomes of it later.
+///
+/// They are answered in their order, until one has to wait; what was granted before it is kept. If
+/// one is refused, or has to ask again, none is carried out. But what is to end ends, whatever has
+/// ended before. The edits are in the order of the calls: who acquires or extends names ancestors
+/// first, and who ends names them last, so that a crash in between locks too much and never too little.
+///
+/// # Panics
+/// If a call names a lock that isn't among the states.
+pub fn decide_together(states: &[LockState], calls: &[Call], context: Context<'_>) -> Decision {
+    let asking: Vec<&str> = calls.iter().flat_map(|call| call.request.ids()).collect();
+    let mut works: Vec<Work<'_>> =
+        states.iter().enumerate().map(|(lock, state)| Work::new(lock, state, context)).collect();
+    works.iter_mut().for_each(|work| work.settle(&asking));
+    let settled = works.clone();
+    let mut outcomes = Vec::with_capacity(calls.len());
+    for call in calls {
+        let outcome = works[call.lock].answer(&call.request);
+        let ends = matches!(call.request, Request::Release { .. } | Request::Cancel { .. } | Request::Break { .. });
+        let goes_on = ends || !matches!(outcome, Outcome::Queued { .. } | Outcome::Gone | Outcome::Refused(_));
+        if !goes_on && !matches!(outcome, Outcome::Queued { .. }) && !context.policy.faults.has(Fault::KeepHalfASet) {
+            works.clone_from(&settled);
+        }
+        outcomes.push(outcome);
+        if !goes_on {
+            break;
+        }
+    }
+    let turn = |lock: usize| calls.iter().position(|call| call.lock == lock);
+    works.sort_by_key(|work| turn(work.lock));
+    if context.policy.faults.has(Fault::ReleaseAncestorsFirst) {
+        works.sort_by_key(|work| work.lock);
+    }
+    finish(works, outcomes)
 }
 
 /// The lock as it is to this reader: without what has ended by itself. Nothing is written.
@@ -383,6 +450,9 @@ impl Request {
         match self {
             Request::Acquire { claim, .. } => vec![&claim.id],
             Request::Extend { tenure, .. } | Request::Release { tenure } => tenure.id.as_deref().into_iter().collect(),
+            Request::Convert(Conversion { tenure, id, .. }) => {
+                tenure.id.as_deref().into_iter().chain([&**id]).collect()
+            }
             Request::Cancel { ids } => ids.iter().map(String::as_str).collect(),
             Request::Mend { id } => vec![id],
             Request::Break { .. } | Request::Reap => Vec::new(),

@@ -13,6 +13,8 @@ use super::{
 mod ends;
 #[path = "decide_queue_tests.rs"]
 mod queue_order;
+#[path = "decide_tree_tests.rs"]
+mod tree;
 
 const TTL: u64 = 30_000;
 const WINDOW: u64 = 2_000;
@@ -162,6 +164,8 @@ fn claim(id: &str, mode: Mode) -> Claim {
         pid: 7,
         hostname: "host".to_owned(),
         reason: None,
+        slots: None,
+        upgrades: None,
         extra: Default::default(),
     }
 }
@@ -338,7 +342,7 @@ fn when_no_token_is_left_nobody_is_granted_one_twice() {
 fn legacy(exclusive: bool, at: u64) -> Holder {
     let mode = if exclusive { Mode::Exclusive } else { Mode::Shared };
     let claim = Claim { bound: Bound::Lease, process: None, ttl: 500, ..claim("old", mode) };
-    Holder { claim, acquired_at: at, timeout: 500, token: None, end: None, waited: 0 }
+    Holder { claim, acquired_at: at, timeout: 500, token: None, end: None, waited: 0, slot: None }
 }
 
 #[test]

@@ -61,6 +61,20 @@ faults! {
     ReleaseWithoutProof,
     /// A queue whose lease is long overdue is kept, and its dead each cost a claim window.
     KeepDeadQueue,
+    /// What is held below a name keeps nobody out.
+    IgnoreIntents,
+    /// Who holds a name queues for an intent on it like everybody else.
+    NoInheritance,
+    /// More may hold than there are slots.
+    UncountedSlots,
+    /// A tenure is upgraded beside others.
+    UpgradeBesideOthers,
+    /// Of two that wait to upgrade, each for the other, neither is refused.
+    UpgradersHang,
+    /// What was granted of several names stays when the next is refused.
+    KeepHalfASet,
+    /// An ancestor's intent ends before what is held below it.
+    ReleaseAncestorsFirst,
     /// Who was queued and is gone from the record is granted again under its old id.
     ReuseEndedId,
     /// The guard believes in its lease until the very end.

@@ -5,10 +5,13 @@
 //! else in this crate only carries its decisions out.
 
 pub mod codec;
+pub mod convert;
+pub mod deadlock;
 pub mod decide;
 pub mod expiry;
 pub mod fault;
 pub mod fingerprint;
+pub mod fit;
 pub mod mode;
 pub mod queue;
 pub mod record;

@@ -41,6 +41,23 @@ impl Mode {
         }
     }
 
+    /// Whether who holds this mode has all that the other one gives.
+    pub const fn covers(self, other: Mode) -> bool {
+        use Mode::{Exclusive, IntentExclusive, IntentShared, Shared};
+        match (self, other) {
+            (Exclusive, _) | (_, IntentShared) | (Shared, Shared) | (IntentExclusive, IntentExclusive) => true,
+            (Shared | IntentShared | IntentExclusive, _) => false,
+        }
+    }
+
+    /// The intent that this mode needs on every ancestor.
+    pub const fn intent(self) -> Mode {
+        match self {
+            Mode::IntentShared | Mode::Shared => Mode::IntentShared,
+            Mode::IntentExclusive | Mode::Exclusive => Mode::IntentExclusive,
+        }
+    }
+
     /// Whether this mode only announces a lock further down.
     pub const fn is_intent(self) -> bool {
         matches!(self, Mode::IntentShared | Mode::IntentExclusive)
@@ -85,6 +102,19 @@ mod tests {
             for (column, b) in Mode::ALL.into_iter().enumerate() {
                 assert_eq!(a.compatible(b), matrix[row][column], "{a} beside {b}");
                 assert_eq!(a.compatible(b), b.compatible(a), "{a} beside {b} is symmetric");
+            }
+        }
+    }
+
+    #[test]
+    fn who_covers_a_mode_keeps_out_all_that_it_keeps_out() {
+        for a in Mode::ALL {
+            assert!(a.covers(a));
+            for b in Mode::ALL {
+                let keeps_out_no_less = Mode::ALL.into_iter().all(|c| b.compatible(c) || !a.compatible(c));
+                // An intent keeps out what the shared mode does not, and gives less.
+                let gives_no_less = !a.is_intent() || b.is_intent();
+                assert_eq!(a.covers(b), keeps_out_no_less && gives_no_less, "{a} covers {b}");
             }
         }
     }

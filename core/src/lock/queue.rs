@@ -19,9 +19,14 @@ pub fn rank(since: u64, priority: i32) -> i64 {
     i64::try_from(since).unwrap_or(i64::MAX).saturating_sub(PRIORITY_STEP.saturating_mul(i64::from(priority)))
 }
 
+/// By what the queue is ordered. Who waits to upgrade goes first: it holds, so whoever stands before it would wait for it.
+pub fn order(waiter: &Waiter) -> (bool, i64) {
+    (waiter.claim.upgrades.is_none(), waiter.rank)
+}
+
 /// Puts a waiter where its rank says: behind everybody of the same rank. Returns its position.
 pub fn insert(queue: &mut Vec<Waiter>, waiter: Waiter) -> usize {
-    let position = queue.partition_point(|other| other.rank <= waiter.rank);
+    let position = queue.partition_point(|other| order(other) <= order(&waiter));
     queue.insert(position, waiter);
     position
 }

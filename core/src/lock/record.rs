@@ -16,6 +16,9 @@ pub const MAX_RECORD_BYTES: usize = 1 << 20;
 /// The most waiters that one lock queues.
 pub const MAX_WAITERS: usize = 1024;
 
+/// The most slots that a lock has.
+pub const MAX_SLOTS: u32 = 1024;
+
 /// The largest number in a record: what a JavaScript reader holds exactly.
 pub const MAX_NUMBER: u64 = (1 << 53) - 1;
 
@@ -85,6 +88,10 @@ pub struct Claim {
     pub hostname: String,
     /// Why the lock is wanted, in the caller's words.
     pub reason: Option<String>,
+    /// How many may hold at once, if the lock is taken as one of so many slots.
+    pub slots: Option<u32>,
+    /// Of a waiter: the tenure that it wants to turn into one of its mode.
+    pub upgrades: Option<String>,
     /// Fields this version doesn't know.
     pub extra: Extra,
 }
@@ -104,6 +111,8 @@ pub struct Holder {
     pub end: Option<BootTime>,
     /// How long it queued, in milliseconds.
     pub waited: u64,
+    /// Which slot it has, from 0.
+    pub slot: Option<u32>,
 }
 
 impl Holder {

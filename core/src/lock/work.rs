@@ -8,22 +8,23 @@ use super::{
     expiry::{Expiry, is_dead, is_late, remaining},
     fault::Fault,
     fingerprint::proves,
-    mode::Mode,
+    fit::{blocks, fits, free_slot, inherits, other_slots},
     queue,
     record::{BootTime, Claim, Holder, MAX_NUMBER, MAX_WAITERS, Record, Waiter},
 };
 
 /// One lock while it is being decided about: what its record will say, and what the journal will.
+#[derive(Clone)]
 pub(super) struct Work<'a> {
-    lock: usize,
-    context: Context<'a>,
+    pub(super) lock: usize,
+    pub(super) context: Context<'a>,
     journal: &'a JournalTip,
     opaque: Option<Opaque>,
-    record: Record,
+    pub(super) record: Record,
     ended: Vec<Ended>,
-    events: Vec<Event>,
-    highest_token: u64,
-    changed: bool,
+    pub(super) events: Vec<Event>,
+    pub(super) highest_token: u64,
+    pub(super) changed: bool,
     /// Tenures that the journal's tip calls ended and that still stand in the record as it is.
     finished: Vec<String>,
 }
@@ -126,7 +127,7 @@ impl<'a> Work<'a> {
         self.drop_waiters(|waiter| ended.contains(&waiter.claim.id).then_some("ended already"));
     }
 
-    fn drop_waiters(&mut self, why: impl Fn(&Waiter) -> Option<&'static str>) {
+    pub(super) fn drop_waiters(&mut self, why: impl Fn(&Waiter) -> Option<&'static str>) {
         let (lock, events) = (self.lock, &mut self.events);
         let before = self.record.queue.len();
         self.record.queue.retain(|waiter| match why(waiter) {
@@ -159,7 +160,7 @@ impl<'a> Work<'a> {
     // ------------------------------------------------------------ grants
 
     /// Grants to the head of the queue, and to whoever behind it fits beside it.
-    fn hand_over(&mut self) {
+    pub(super) fn hand_over(&mut self) {
         let mut granted = 0;
         while let Some(head) = self.record.queue.first() {
             let mode = head.claim.mode;
@@ -168,11 +169,14 @@ impl<'a> Work<'a> {
                 self.drop_waiters(|waiter| (!waiter.claim.mode.is_intent()).then_some("no token is left"));
                 continue;
             }
-            if !self.fits(mode)
-                || self.fault(Fault::NoHandOver)
-                || (granted > 0 && self.fault(Fault::GrantOneSharedOnly))
-            {
+            if self.fault(Fault::NoHandOver) || (granted > 0 && self.fault(Fault::GrantOneSharedOnly)) {
                 return;
+            }
+            match self.hand_over_upgrade() {
+                Some(true) => continue,
+                Some(false) => return,
+                None if !self.fits(&self.record.queue[0].claim) => return,
+                None => {}
             }
             let Waiter { claim, since, .. } = self.record.queue.remove(0);
             let (now, policy) = (self.context.now, self.context.policy);
@@ -187,20 +191,16 @@ impl<'a> Work<'a> {
         }
     }
 
-    fn fits(&self, mode: Mode) -> bool {
-        self.record.holders.iter().all(|holder| {
-            holder.claim.mode.compatible(mode)
-                || (mode == Mode::Exclusive
-                    && holder.claim.mode == Mode::Shared
-                    && self.fault(Fault::ExclusiveBesideShared))
-        })
+    fn fits(&self, claim: &Claim) -> bool {
+        fits(&self.record, claim, self.context.policy.faults)
     }
 
     fn grant(&mut self, claim: Claim, lasts: u64, waited: u64, from_queue: bool) -> Holder {
         let now = self.context.now;
         let token = (!claim.mode.is_intent()).then(|| self.next_token());
         let end = Some(BootTime { boot: now.boot_id.to_string(), at: now.boot.saturating_add(lasts).min(MAX_NUMBER) });
-        let holder = Holder { claim, acquired_at: now.wall, timeout: lasts, token, end, waited };
+        let slot = free_slot(&self.record, &claim);
+        let holder = Holder { claim, acquired_at: now.wall, timeout: lasts, token, end, waited, slot };
         let id = holder.claim.id.clone();
         self.events.push(Event::Granted { lock: self.lock, id, token, from_queue });
         self.record.holders.push(holder.clone());
@@ -266,6 +266,7 @@ impl<'a> Work<'a> {
                 }
                 Err(refusal) => Outcome::Refused(refusal),
             },
+            Request::Convert(asked) => self.convert(asked),
             Request::Cancel { ids } => self.cancel(ids),
             Request::Break { id, reason } => self.break_tenures(id.as_deref(), reason.as_ref()),
             Request::Mend { id } => self.mend(id),
@@ -288,7 +289,7 @@ impl<'a> Work<'a> {
 
     /// The token of the next grant: above all that the record and the journal know, and no lower
     /// than the wall clock in microseconds, for the case that both are lost.
-    fn next_token(&mut self) -> u64 {
+    pub(super) fn next_token(&mut self) -> u64 {
         let by_clock = self.context.now.wall_micros;
         self.highest_token = self.highest_token.saturating_add(1).max(by_clock).min(MAX_NUMBER);
         self.highest_token
@@ -303,8 +304,11 @@ impl<'a> Work<'a> {
             let Waiter { rank, since, .. } = self.record.queue[ahead];
             return Outcome::Queued { ahead, place: Place { rank, since } };
         }
-        if self.highest_token >= MAX_NUMBER {
+        if self.highest_token >= MAX_NUMBER && !claim.mode.is_intent() {
             return Outcome::Refused(Refusal::TokensExhausted);
+        }
+        if let Some(theirs) = other_slots(&self.record, claim) {
+            return Outcome::Refused(Refusal::SlotsDiffer { theirs });
         }
         let now = self.context.now;
         let waited = place.map_or(0, |place| now.wall.saturating_sub(place.since));
@@ -313,12 +317,14 @@ impl<'a> Work<'a> {
             let rank = if self.fault(Fault::NoAgeing) { -i64::from(priority) } else { queue::rank(since, priority) };
             Place { rank, since }
         });
-        let nobody_first = self.record.queue.first().is_none_or(|first| place.rank < first.rank);
-        if (nobody_first || self.fault(Fault::NewcomerOvertakes)) && self.fits(claim.mode) {
+        let first = self.record.queue.first();
+        let nobody_first = first.is_none_or(|first| first.claim.upgrades.is_none() && place.rank < first.rank)
+            || (inherits(&self.record, claim) && !self.fault(Fault::NoInheritance));
+        if (nobody_first || self.fault(Fault::NewcomerOvertakes)) && self.fits(claim) {
             return Outcome::Granted(self.grant(claim.clone(), claim.ttl, waited, false));
         }
         let Some(wait) = wait else {
-            return Outcome::Refused(self.held());
+            return Outcome::Refused(self.held_against(claim));
         };
         if self.record.queue.len() >= MAX_WAITERS {
             return Outcome::Refused(Refusal::QueueFull);
@@ -326,7 +332,7 @@ impl<'a> Work<'a> {
         let (until, end) = wait.until.clone().unzip();
         let waiter = Waiter { claim: claim.clone(), priority, rank: place.rank, since: place.since, until, end };
         if is_late(&waiter, now, self.context.policy) {
-            return Outcome::Refused(self.held());
+            return Outcome::Refused(self.held_against(claim));
         }
         let ahead = queue::insert(&mut self.record.queue, waiter);
         self.changed = true;
@@ -334,15 +340,18 @@ impl<'a> Work<'a> {
         Outcome::Queued { ahead, place }
     }
 
-    fn held(&self) -> Refusal {
-        match self.record.last_to_end() {
+    /// Held, and by whom: of those in the claim's way the one whose lease ends last.
+    pub(super) fn held_against(&self, claim: &Claim) -> Refusal {
+        let holders = self.record.holders.iter().filter(|held| Some(&held.claim.id) != claim.upgrades.as_ref());
+        let in_the_way = holders.filter(|held| blocks(&held.claim, claim, self.context.policy.faults));
+        match in_the_way.max_by_key(|holder| holder.ends_at()).or_else(|| self.record.last_to_end()) {
             Some(holder) => Refusal::Held { holder: Box::new(holder.clone()), waiting: self.record.queue.len() },
             None => Refusal::QueueFull,
         }
     }
 
     /// The index of the tenure that is meant, if the proof fits.
-    fn find(&self, tenure: &Tenure) -> Result<usize, Refusal> {
+    pub(super) fn find(&self, tenure: &Tenure) -> Result<usize, Refusal> {
         let proven = |holder: &Holder| {
             proves(&tenure.proof, &holder.claim.fingerprint) || self.fault(Fault::ReleaseWithoutProof)
         };
@@ -393,10 +402,16 @@ impl<'a> Work<'a> {
 
     fn break_tenures(&mut self, id: Option<&str>, reason: Option<&String>) -> Outcome {
         let mut broken = Vec::new();
-        while let Some(at) = self.record.holders.iter().position(|holder| id.is_none_or(|id| holder.claim.id == id)) {
+        // An intent ends with the lock below it: without it that lock would stand unprotected.
+        let meant = |holder: &Holder| !holder.claim.mode.is_intent() && id.is_none_or(|id| holder.claim.id == id);
+        while let Some(at) = self.record.holders.iter().position(meant) {
             broken.push(self.end(at, Cause::Broken, reason.cloned()));
         }
         self.hand_over();
+        let below = self.record.holders.iter().find(|holder| id.is_none_or(|id| holder.claim.id == id));
+        if let (true, Some(below)) = (broken.is_empty(), below) {
+            return Outcome::Refused(Refusal::HeldBelow(Box::new(below.clone())));
+        }
         if broken.is_empty() { Outcome::Refused(Refusal::NotHeld) } else { Outcome::Broken(broken) }
     }
 

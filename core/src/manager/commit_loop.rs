@@ -16,8 +16,8 @@ use crate::{
     error_code::ErrorCode,
     journal::{self, Actor, Batch},
     lock::{
-        Call, Decision, Edit, Event, Facts, Held, Outcome, Policy, Refusal, Request, codec,
-        decide::{Context, decide, view},
+        Call, Decision, Edit, Event, Facts, Held, LockState, Outcome, Policy, Refusal, Request, codec,
+        decide::{Context, decide, decide_together, view},
         fault::Fault,
     },
     name::{LockName, Namespace},
@@ -258,7 +258,25 @@ impl CommitLoop {
         }
     }
 
-    #[tracing::instrument(level = "debug", name = "commit", skip_all, fields(lock = %name, requests = requests.len()))]
+    /// Carries out requests for several locks that are one request: see [`decide_together`].
+    pub(super) fn submit_together(
+        &self,
+        requests: Vec<(LockName, Request)>,
+        by: &Actor,
+        patience: Option<Duration>,
+    ) -> Result<Vec<Outcome>> {
+        let mut names: Vec<LockName> = Vec::new();
+        let calls = requests.into_iter().map(|(name, request)| {
+            let lock = names.iter().position(|known| *known == name).unwrap_or_else(|| {
+                names.push(name);
+                names.len() - 1
+            });
+            Call { lock, request }
+        });
+        let calls = calls.collect();
+        self.commit_calls(&names, calls, &mut Vec::new(), by, patience)
+    }
+
     fn commit(
         &self,
         name: &LockName,
@@ -267,53 +285,67 @@ impl CommitLoop {
         by: &Actor,
         patience: Option<Duration>,
     ) -> Result<Vec<Outcome>> {
-        let mut calls: Vec<Call> = requests.into_iter().map(|request| Call { lock: 0, request }).collect();
+        let calls: Vec<Call> = requests.into_iter().map(|request| Call { lock: 0, request }).collect();
+        let mut all = known.take().into_iter().collect();
+        let outcomes = self.commit_calls(std::slice::from_ref(name), calls, &mut all, by, patience);
+        *known = all.pop();
+        outcomes
+    }
+
+    /// The loop itself. What is `known` is of all the names, or of none. Calls for several locks are one.
+    #[tracing::instrument(level = "debug", name = "commit", skip_all, fields(lock = %names[0], calls = calls.len()))]
+    fn commit_calls(
+        &self,
+        names: &[LockName],
+        mut calls: Vec<Call>,
+        known: &mut Vec<Snapshot>,
+        by: &Actor,
+        patience: Option<Duration>,
+    ) -> Result<Vec<Outcome>> {
         let mut uncertain: Option<Vec<Outcome>> = None;
         let started = self.clock.boot_ms();
-        let mut fresh = known.is_none();
+        let mut fresh = known.is_empty();
         for round in 0u32.. {
-            let snapshot = match known.take() {
-                Some(snapshot) if !fresh => snapshot,
-                last => self.look(name, last.as_ref())?,
-            };
-            let facts = facts_of(&snapshot);
-            let now = self.clock.now();
-            let context = Context { now: &now, facts: &facts, policy: &self.policy };
-            let mut decision = decide(std::slice::from_ref(&snapshot.state), &calls, context);
+            let mut snapshots = std::mem::take(known);
+            if fresh {
+                let look = |(at, name)| self.look(name, snapshots.get(at));
+                snapshots = names.iter().enumerate().map(look).collect::<Result<_>>()?;
+            }
+            let mut decision = self.decide(&snapshots, &calls);
             if let Some(before) = &uncertain {
                 // Kept through conflicts: it stays true of what was taken away then.
                 settle_by_effect(before.clone(), &mut decision.outcomes);
             }
             if decision.edits.is_empty() {
+                *known = snapshots;
                 if fresh {
-                    *known = Some(snapshot);
                     return Ok(decision.outcomes);
                 }
                 // It was decided on what is remembered, and nothing proved that still true.
                 fresh = true;
-                *known = Some(snapshot);
                 continue;
             }
             fresh = true;
-            let plan = self.plan(&snapshot, &decision, by)?;
+            let plan = self.plan(&snapshots, &decision, by)?;
             let transacted = match patience {
                 Some(patience) => self.store.transact_within(&plan.edits, patience),
                 None => self.store.transact(&plan.edits),
             };
             match transacted? {
                 Transacted::Committed(values) => {
-                    let first_grant = plan.creates_lock;
-                    let after = plan.settled(&snapshot, &values, &decision);
+                    let created = plan.created.clone();
+                    *known = plan.settled(snapshots, &values, &decision);
                     self.store.superseded(&plan.superseded);
-                    report(name, &decision.events, by);
-                    let moved = first_grant && self.store.read(&self.names.journal_ref(name))? != after.journal.id;
-                    *known = Some(after);
-                    if moved && !self.policy.faults.has(Fault::TokenIgnoresJournal) {
-                        self.mend(name, known, &mut decision.outcomes, by)?;
+                    report(names, &decision.events, by);
+                    for lock in created {
+                        let moved = self.store.read(&self.names.journal_ref(&names[lock]))? != known[lock].journal.id;
+                        if moved && !self.policy.faults.has(Fault::TokenIgnoresJournal) {
+                            known[lock] = self.mend(names, lock, &calls, &mut decision.outcomes, by)?;
+                        }
                     }
                     return Ok(decision.outcomes);
                 }
-                Transacted::Conflict => *known = Some(snapshot),
+                Transacted::Conflict => *known = snapshots,
                 Transacted::Unknown => {
                     // A break of everybody must not go on to break who comes after.
                     for (call, outcome) in calls.iter_mut().zip(&decision.outcomes) {
@@ -339,46 +371,64 @@ impl CommitLoop {
         Err(Error::new(
             ErrorCode::RepositoryBusy,
             format!(
-                "the lock {name} was changed by others for a minute, each time just before this process could; try again"
+                "the lock {} was changed by others for a minute, each time just before this process could; try again",
+                names[0]
             ),
         ))
     }
 
-    /// Gives what was just granted on a free lock a token above what was journalled meanwhile.
-    fn mend(&self, name: &LockName, known: &mut Option<Snapshot>, outcomes: &mut [Outcome], by: &Actor) -> Result<()> {
-        let granted: Vec<usize> = outcomes
-            .iter()
-            .enumerate()
-            .filter(|(_, outcome)| matches!(outcome, Outcome::Granted(_)))
-            .map(|(at, _)| at)
-            .collect();
-        let ids = granted.iter().filter_map(|at| match &outcomes[*at] {
-            Outcome::Granted(holder) => Some(Request::Mend { id: holder.claim.id.clone() }),
+    fn decide(&self, snapshots: &[Snapshot], calls: &[Call]) -> Decision {
+        let now = self.clock.now();
+        if let [one] = snapshots {
+            let facts = facts_of(one);
+            let context = Context { now: &now, facts: &facts, policy: &self.policy };
+            return decide(std::slice::from_ref(&one.state), calls, context);
+        }
+        let mut facts = Facts::default();
+        snapshots.iter().for_each(|snapshot| facts.0.extend(facts_of(snapshot).0));
+        let states: Vec<LockState> = snapshots.iter().map(|snapshot| snapshot.state.clone()).collect();
+        decide_together(&states, calls, Context { now: &now, facts: &facts, policy: &self.policy })
+    }
+
+    /// Gives what was just granted on a lock that was free a token above what was journalled meanwhile.
+    /// Returns what is known of that lock then.
+    fn mend(
+        &self,
+        names: &[LockName],
+        lock: usize,
+        calls: &[Call],
+        outcomes: &mut [Outcome],
+        by: &Actor,
+    ) -> Result<Snapshot> {
+        let granted = calls.iter().zip(outcomes).filter_map(|(call, outcome)| match outcome {
+            Outcome::Granted(holder) if call.lock == lock => {
+                Some((Call { lock: 0, request: Request::Mend { id: holder.claim.id.clone() } }, outcome))
+            }
             _ => None,
         });
-        let requests: Vec<Request> = ids.collect();
-        if requests.is_empty() {
-            return Ok(());
+        let (mut mends, granted): (Vec<Call>, Vec<&mut Outcome>) = granted.unzip();
+        if mends.is_empty() {
+            mends.push(Call { lock: 0, request: Request::Reap });
         }
-        // What is known of the journal is what turned out to be old.
-        *known = None;
-        let mended = self.commit(name, requests, known, by, None)?;
-        for (at, outcome) in granted.into_iter().zip(mended) {
-            outcomes[at] = outcome;
-        }
-        Ok(())
+        // What was known of the journal is what turned out to be old.
+        let mut known = Vec::new();
+        let mended = self.commit_calls(&names[lock..=lock], mends, &mut known, by, None)?;
+        granted.into_iter().zip(mended).for_each(|(outcome, mended)| *outcome = mended);
+        known.pop().map_or_else(|| self.look(&names[lock], None), Ok)
     }
 
     /// Turns edits of locks into edits of refs.
-    fn plan<'a>(&self, snapshot: &Snapshot, decision: &'a Decision, by: &'a Actor) -> Result<Plan<'a>> {
-        let mut plan = Plan { edits: Vec::new(), journal: None, superseded: Vec::new(), creates_lock: false };
-        let name = &snapshot.state.name;
+    fn plan<'a>(&self, snapshots: &[Snapshot], decision: &'a Decision, by: &'a Actor) -> Result<Plan<'a>> {
+        let mut plan = Plan { edits: Vec::new(), journals: Vec::new(), superseded: Vec::new(), created: Vec::new() };
         for edit in &decision.edits {
+            let (Edit::Journal { lock, .. } | Edit::Put { lock, .. } | Edit::Remove { lock }) = edit;
+            let (lock, snapshot) = (*lock, &snapshots[*lock]);
+            let name = &snapshot.state.name;
             match edit {
                 Edit::Journal { entries, finished, .. } => {
                     let batch = Batch { entries, finished, by };
                     let (value, tip_depth) = self.journal_value(snapshot, batch, &mut plan.superseded)?;
-                    plan.journal = Some((plan.edits.len(), batch, tip_depth));
+                    plan.journals.push((plan.edits.len(), lock, batch, tip_depth));
                     plan.edits.push(RefEdit {
                         name: self.names.journal_ref(name),
                         expected: snapshot.journal.id,
@@ -393,7 +443,7 @@ impl CommitLoop {
                             format!("the record of {name} would be larger than 1 MiB; wait until some of its queue is served"),
                         )
                     })?;
-                    plan.creates_lock = snapshot.lock.is_none();
+                    plan.created.extend(snapshot.lock.is_none().then_some(lock));
                     plan.superseded.extend(snapshot.lock);
                     plan.edits.push(RefEdit {
                         name: self.names.lock_ref(name),
@@ -470,17 +520,18 @@ impl CommitLoop {
 /// The refs to change, and what that leaves.
 struct Plan<'a> {
     edits: Vec<RefEdit>,
-    /// Which edit is the journal's, what it adds, and how long the journal then is.
-    journal: Option<(usize, Batch<'a>, u64)>,
+    /// Which edits are of journals, of which lock, what they add, and how long the journal then is.
+    journals: Vec<(usize, usize, Batch<'a>, u64)>,
     superseded: Vec<Oid>,
-    creates_lock: bool,
+    /// The locks that were free.
+    created: Vec<usize>,
 }
 
 impl Plan<'_> {
     /// What is known once the edits are made.
-    fn settled(&self, before: &Snapshot, values: &[Option<Oid>], decision: &Decision) -> Snapshot {
-        let mut after = before.clone();
-        if let Some((at, batch, depth)) = self.journal {
+    fn settled(&self, mut known: Vec<Snapshot>, values: &[Option<Oid>], decision: &Decision) -> Vec<Snapshot> {
+        for &(at, lock, batch, depth) in &self.journals {
+            let after = &mut known[lock];
             let tip = &mut after.journal.tip;
             tip.journal.ended = batch.ids();
             let highest = batch.entries.iter().map(|entry| entry.highest_token).max().unwrap_or(0);
@@ -490,13 +541,14 @@ impl Plan<'_> {
             after.state.journal = after.journal.tip.journal.clone();
         }
         for (at, edit) in decision.edits.iter().enumerate() {
-            match edit {
-                Edit::Put { record, .. } => (after.lock, after.state.held) = (values[at], Held::Record(record.clone())),
-                Edit::Remove { .. } => (after.lock, after.state.held) = (None, Held::Free),
-                Edit::Journal { .. } => {}
-            }
+            let (lock, held) = match edit {
+                Edit::Put { lock, record } => (*lock, Held::Record(record.clone())),
+                Edit::Remove { lock } => (*lock, Held::Free),
+                Edit::Journal { .. } => continue,
+            };
+            (known[lock].lock, known[lock].state.held) = (values[at], held);
         }
-        after
+        known
     }
 }
 
@@ -511,12 +563,19 @@ fn settle_by_effect(before: Vec<Outcome>, now: &mut [Outcome]) {
 }
 
 /// Tells the operator's log what happened.
-fn report(name: &LockName, events: &[Event], by: &Actor) {
+fn report(names: &[LockName], events: &[Event], by: &Actor) {
     for event in events {
+        let (Event::Granted { lock, .. }
+        | Event::Converted { lock, .. }
+        | Event::Ended { lock, .. }
+        | Event::Queued { lock, .. }
+        | Event::Dropped { lock, .. }) = event;
+        let name = &names[*lock];
         match event {
             Event::Granted { id, token, from_queue, .. } => {
                 tracing::info!(lock = %name, id, token, from_queue, "granted");
             }
+            Event::Converted { id, mode, token, .. } => tracing::info!(lock = %name, id, token, %mode, "converted"),
             Event::Ended { id, cause, .. } => {
                 tracing::info!(lock = %name, id, cause = cause.as_str(), by = by.owner, "ended");
             }

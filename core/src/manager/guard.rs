@@ -2,26 +2,25 @@
 
 use std::{
     fmt,
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, AtomicU64, Ordering::SeqCst},
-    },
+    sync::{Arc, Mutex, atomic::Ordering::SeqCst},
     time::Duration,
 };
 
 use crate::{
-    clock,
+    cancel::CancelToken,
     error::{Error, Result},
     error_code::ErrorCode,
     fork,
     handle::LockHandle,
-    lock::{Holder, Mode, Outcome, Refusal, Request, decide::Tenure, expiry::safety_margin},
+    lock::{Mode, Outcome, Refusal, Request},
     name::LockName,
 };
 
-use super::{Inner, callback, wait::refused};
-
-type LostFn = Box<dyn FnOnce(&Error) + Send>;
+use super::{
+    Inner,
+    tenure::{TAKEN_AWAY, TenureState, Wanted, lost_error},
+    wait::refused,
+};
 
 /// One tenure of a lock: it ends when this is released or dropped, when its lease runs out, or
 /// when somebody breaks it.
@@ -36,128 +35,24 @@ pub struct LockGuard {
     armed: bool,
 }
 
-/// What the guard and the background thread share about a tenure.
-pub(super) struct TenureState {
-    pub(super) name: LockName,
-    pub(super) id: String,
-    pub(super) proof: String,
-    pub(super) mode: Mode,
-    token: Option<u64>,
-    ttl: AtomicU64,
-    /// The lease's end on the boot clock.
-    lease_end: AtomicU64,
-    /// The boot time after which it isn't renewed any more.
-    pub(super) renew_until: u64,
-    pub(super) renews: bool,
-    over: AtomicBool,
-    /// Whether its own release is under way, so that its end is no loss.
-    ending: AtomicBool,
-    lost: Mutex<Lost>,
-}
-
-#[derive(Default)]
-struct Lost {
-    why: Option<String>,
-    listeners: Vec<LostFn>,
-}
-
-impl TenureState {
-    pub(super) fn new(
-        name: LockName,
-        holder: &Holder,
-        proof: String,
-        renews: bool,
-        max_hold: Option<Duration>,
-        now: u64,
-    ) -> TenureState {
-        TenureState {
-            name,
-            id: holder.claim.id.clone(),
-            proof,
-            mode: holder.claim.mode,
-            token: holder.token,
-            ttl: AtomicU64::new(holder.claim.ttl),
-            lease_end: AtomicU64::new(lease_end(holder)),
-            renew_until: max_hold.map_or(u64::MAX, |max| now.saturating_add(clock::millis(max))),
-            renews,
-            over: AtomicBool::new(false),
-            ending: AtomicBool::new(false),
-            lost: Mutex::default(),
-        }
-    }
-
-    pub(super) fn request(&self) -> Tenure {
-        Tenure { id: Some(self.id.clone()), proof: self.proof.clone() }
-    }
-
-    pub(super) fn ttl(&self) -> u64 {
-        self.ttl.load(SeqCst)
-    }
-
-    pub(super) fn prolonged(&self, holder: &Holder) {
-        self.ttl.store(holder.claim.ttl, SeqCst);
-        self.lease_end.store(lease_end(holder), SeqCst);
-    }
-
-    /// The boot time at which the guard counts itself lost, before anybody may end the lease.
-    pub(super) fn lost_at(&self, inner: &Inner) -> u64 {
-        let margin = safety_margin(self.ttl(), inner.commits.policy.faults);
-        self.lease_end.load(SeqCst).saturating_sub(margin)
-    }
-
-    /// Released, or lost.
-    pub(super) fn is_over(&self) -> bool {
-        self.over.load(SeqCst)
-    }
-
-    pub(super) fn is_ending(&self) -> bool {
-        self.is_over() || self.ending.load(SeqCst)
-    }
-
-    /// Counts the tenure as lost, and tells who wants to know.
-    pub(super) fn lose(&self, why: &str) {
-        let listeners = {
-            let mut lost = self.lost.lock().unwrap_or_else(PoisonError::into_inner);
-            if self.over.swap(true, SeqCst) {
-                return;
-            }
-            lost.why = Some(why.to_owned());
-            std::mem::take(&mut lost.listeners)
-        };
-        tracing::error!(lock = %self.name, id = self.id, why, "a lock was lost");
-        for listener in listeners {
-            callback::call("on_lost", &self.name, || listener(&lost_error(&self.name, why)));
-        }
-    }
-
-    fn why_lost(&self) -> Option<String> {
-        self.lost.lock().unwrap_or_else(PoisonError::into_inner).why.clone()
-    }
-}
-
-fn lease_end(holder: &Holder) -> u64 {
-    holder.end.as_ref().map_or(0, |end| end.at)
-}
-
-pub(super) fn lost_error(name: &LockName, why: &str) -> Error {
-    Error::new(
-        ErrorCode::LockLost,
-        format!("the lock {name} is lost: {why}; stop what was done under it, and acquire it again before going on"),
-    )
-}
-
-/// Why a tenure that isn't in its record any more ended, as far as anybody can tell.
-pub(super) const TAKEN_AWAY: &str =
-    "its tenure has ended (see `git lock log`): it was broken, released elsewhere, overwritten, or its lease ran out";
-
 impl LockGuard {
     pub(super) fn new(inner: Arc<Inner>, tenure: Arc<TenureState>) -> LockGuard {
         LockGuard { inner, tenure, armed: true }
     }
 
-    /// The lock.
+    /// Another guard of a tenure, which ends nothing.
+    pub(super) fn beside(inner: &Arc<Inner>, tenure: &Arc<TenureState>) -> LockGuard {
+        LockGuard { inner: inner.clone(), tenure: tenure.clone(), armed: false }
+    }
+
+    /// The lock; of several the first that was asked for.
     pub fn name(&self) -> &LockName {
-        &self.tenure.name
+        self.tenure.name()
+    }
+
+    /// Every lock that was asked for.
+    pub fn names(&self) -> &[LockName] {
+        self.tenure.asked()
     }
 
     /// The tenure's id.
@@ -166,22 +61,33 @@ impl LockGuard {
     }
 
     /// The fencing token: it grows with every grant of this lock. Give it to whatever the lock
-    /// protects, and let that refuse a token lower than one it has seen.
+    /// protects, and let that refuse a token lower than one it has seen. Of several locks it is the
+    /// first one's; an upgrade gives a higher one.
     pub fn token(&self) -> u64 {
-        self.tenure.token.unwrap_or_default()
+        self.tenure.token(self.tenure.name()).unwrap_or_default()
+    }
+
+    /// The fencing token of one of several locks; `None` if it isn't one of them.
+    pub fn token_of(&self, name: &str) -> Option<u64> {
+        self.tenure.token(self.tenure.asked().iter().find(|asked| asked.as_str() == name)?)
+    }
+
+    /// Which slot it has, from 0, if the lock was taken as one of several.
+    pub fn slot(&self) -> Option<u32> {
+        self.tenure.slot()
     }
 
     /// How much of the lock it takes.
     pub fn mode(&self) -> Mode {
-        self.tenure.mode
+        self.tenure.mode()
     }
 
     /// The tenure as a string, for another process to go on with. See [`LockGuard::detach`].
     pub fn handle(&self) -> LockHandle {
         LockHandle {
-            name: self.tenure.name.clone(),
+            names: self.tenure.asked().to_vec(),
             id: Some(self.tenure.id.clone()),
-            token: self.tenure.token,
+            token: self.tenure.token(self.tenure.name()),
             proof: self.tenure.proof.clone(),
         }
     }
@@ -220,15 +126,8 @@ impl LockGuard {
     /// Calls `listener` once when the tenure is lost, on the manager's background thread; at once
     /// if it is lost already. It must not block. A release doesn't call it.
     pub fn on_lost(&self, listener: impl FnOnce(&Error) + Send + 'static) {
-        let mut listener: Option<LostFn> = Some(Box::new(listener));
-        {
-            let mut lost = self.tenure.lost.lock().unwrap_or_else(PoisonError::into_inner);
-            if !self.tenure.is_over() {
-                lost.listeners.extend(listener.take());
-            }
-        }
-        match (listener, self.tenure.why_lost()) {
-            (Some(listener), Some(why)) => listener(&lost_error(&self.tenure.name, &why)),
+        match (self.tenure.listen(Box::new(listener)), self.tenure.why_lost()) {
+            (Some(listener), Some(why)) => listener(&lost_error(self.tenure.name(), &why)),
             _ => self.inner.reactor().guard_wants_news(&self.inner, &self.tenure),
         }
     }
@@ -240,18 +139,76 @@ impl LockGuard {
     pub fn extend(&self, ttl: Option<Duration>) -> Result<()> {
         self.check_alive()?;
         let request = Request::Extend { tenure: self.tenure.request(), ttl: super::check_ttl(ttl)?, rebind: None };
-        match self.inner.submit(&self.tenure.name, request)? {
-            Outcome::Extended(holder) => {
-                self.tenure.prolonged(&holder);
-                self.inner.reactor().touch(&self.inner, &self.tenure);
-                Ok(())
-            }
-            Outcome::Refused(refusal @ Refusal::Opaque(_)) => Err(refused(&self.tenure.name, refusal)),
+        let mut outcomes = self.tenure.submit(&self.inner, &request, None)?;
+        if self.tenure.prolonged(&outcomes) {
+            self.inner.reactor().touch(&self.inner, &self.tenure);
+            return Ok(());
+        }
+        match outcomes.pop() {
+            Some(Outcome::Refused(refusal @ Refusal::Opaque(_))) => Err(refused(self.tenure.name(), refusal)),
             _ => {
                 self.tenure.lose(TAKEN_AWAY);
-                Err(lost_error(&self.tenure.name, TAKEN_AWAY))
+                self.tenure.let_go(&self.inner, None);
+                Err(lost_error(self.tenure.name(), TAKEN_AWAY))
             }
         }
+    }
+
+    /// Turns a shared tenure into an exclusive one without letting go: waits for the other holders to
+    /// leave, before everybody who queues. `wait`: how long; `None`: for ever. Nothing to do if it is
+    /// exclusive. The token is a higher one from then on.
+    ///
+    /// # Errors
+    /// [`ErrorCode::Timeout`], [`ErrorCode::Held`] with a wait of zero, [`ErrorCode::Cancelled`],
+    /// [`ErrorCode::Deadlock`] if another holder waits to upgrade too, [`ErrorCode::InvalidArgument`]
+    /// for a slot, and [`ErrorCode::LockLost`]. The tenure stays shared then, except when it is lost.
+    pub fn upgrade(&self, wait: Option<Duration>, cancel: Option<&CancelToken>) -> Result<()> {
+        self.check_alive()?;
+        self.check_convertible()?;
+        let done = self.inner.upgrade(&self.tenure, wait, cancel);
+        if done.as_ref().is_err_and(|error| error.code() == ErrorCode::LockLost) {
+            self.tenure.lose(TAKEN_AWAY);
+        }
+        done
+    }
+
+    /// Turns an exclusive tenure into a shared one, and lets in the readers who are first in the queue.
+    ///
+    /// # Errors
+    /// [`ErrorCode::InvalidArgument`] for a slot, and [`ErrorCode::LockLost`].
+    pub fn downgrade(&self) -> Result<()> {
+        self.check_alive()?;
+        self.check_convertible()?;
+        self.inner.downgrade(&self.tenure)
+    }
+
+    fn check_convertible(&self) -> Result<()> {
+        if self.slot().is_none() {
+            return Ok(());
+        }
+        let message =
+            format!("{} is held as a slot, which is neither shared nor the whole; release it instead", self.name());
+        Err(Error::new(ErrorCode::InvalidArgument, message))
+    }
+
+    /// Who waits for what this holds, as it is at this moment.
+    ///
+    /// # Errors
+    /// [`ErrorCode::LockLost`], and if the repository can't be read.
+    pub fn wanted(&self) -> Result<Wanted> {
+        self.check_alive()?;
+        let mut wanted = Wanted::default();
+        for name in self.tenure.names() {
+            wanted.count(&self.inner.current(name)?, &self.tenure.id);
+        }
+        Ok(wanted)
+    }
+
+    /// Calls `listener` whenever others begin or cease to wait for what this holds, on the manager's
+    /// background thread, so that it can let go early. It must not block.
+    pub fn on_wanted(&self, listener: impl FnMut(&Wanted) + Send + 'static) {
+        self.tenure.listen_wanted(Arc::new(Mutex::new(listener)));
+        self.inner.reactor().guard_wants_news(&self.inner, &self.tenure);
     }
 
     /// Ends the tenure, and hands the lock to whoever is next.
@@ -266,24 +223,26 @@ impl LockGuard {
 
     fn end(&self) -> Result<()> {
         self.check_process()?;
+        if self.tenure.guards.fetch_sub(1, SeqCst) > 1 {
+            return self.check_alive();
+        }
         self.tenure.ending.store(true, SeqCst);
         // Asked even if it is thought lost: the record knows better, and who waits needn't wait on.
-        let request = Request::Release { tenure: self.tenure.request() };
-        let answer = self.inner.submit(&self.tenure.name, request);
+        let answer = self.tenure.release(&self.inner);
         let released = matches!(answer, Ok(Outcome::Released(_)));
-        let told_lost = if released { self.tenure.over.swap(true, SeqCst) } else { self.tenure.is_over() };
+        let told_lost = if released { self.tenure.end() } else { self.tenure.is_over() };
         self.inner.forget(&self.tenure);
         match answer {
             Ok(Outcome::Released(_)) if !told_lost => Ok(()),
             Err(error) if !told_lost => Err(error),
             // Nobody can tell, so nobody says that it is lost.
             Ok(Outcome::Refused(refusal @ Refusal::Opaque(_))) if !told_lost => {
-                Err(refused(&self.tenure.name, refusal))
+                Err(refused(self.tenure.name(), refusal))
             }
             _ => {
                 self.tenure.lose(TAKEN_AWAY);
                 let why = self.tenure.why_lost().unwrap_or_else(|| TAKEN_AWAY.to_owned());
-                Err(lost_error(&self.tenure.name, &why))
+                Err(lost_error(self.tenure.name(), &why))
             }
         }
     }
@@ -295,7 +254,7 @@ impl LockGuard {
                 format!(
                     "this guard of {} belongs to the process that this one was forked from; acquire the lock here, or hand \
                      over a handle",
-                    self.tenure.name
+                    self.tenure.name()
                 ),
             ));
         }
@@ -307,7 +266,7 @@ impl LockGuard {
         if self.is_lost() {
             self.inner.forget(&self.tenure);
             let why = self.tenure.why_lost().unwrap_or_else(|| TAKEN_AWAY.to_owned());
-            return Err(lost_error(&self.tenure.name, &why));
+            return Err(lost_error(self.tenure.name(), &why));
         }
         Ok(())
     }
@@ -327,7 +286,7 @@ impl Drop for LockGuard {
             return;
         }
         if let Err(error) = self.end() {
-            tracing::error!(lock = %self.tenure.name, %error, "a dropped guard could not release its lock");
+            tracing::error!(lock = %self.tenure.name(), %error, "a dropped guard could not release its lock");
         }
     }
 }
@@ -335,9 +294,9 @@ impl Drop for LockGuard {
 impl fmt::Debug for LockGuard {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("LockGuard")
-            .field("name", &self.tenure.name)
+            .field("name", self.tenure.name())
             .field("id", &self.tenure.id)
-            .field("token", &self.tenure.token)
+            .field("token", &self.token())
             .finish_non_exhaustive()
     }
 }

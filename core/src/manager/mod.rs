@@ -2,6 +2,7 @@
 
 mod callback;
 mod commit_loop;
+mod deadlocks;
 mod doctor;
 mod guard;
 mod reactor;
@@ -9,23 +10,29 @@ mod request;
 mod sleeper;
 mod snapshot;
 mod status;
+mod tenure;
 mod wait;
 
 use std::{
+    collections::HashMap,
     fmt,
     path::{Path, PathBuf},
-    sync::{Arc, OnceLock},
+    sync::{Arc, Mutex, OnceLock, PoisonError, Weak, atomic::Ordering::SeqCst},
     time::Duration,
 };
 
 use crate::{
+    cancel::CancelToken,
     clock,
     error::{Error, Result},
     error_code::ErrorCode,
     fork,
     handle::LockHandle,
     journal::{self, Actor, JournalEntry},
-    lock::{Expiry, Held, Holder, Outcome, Policy, Refusal, Request, decide::Rebind},
+    lock::{
+        Expiry, Held, Holder, Mode, Outcome, Policy, Record, Refusal, Request, convert::Conversion, decide::Rebind,
+        fingerprint::proves,
+    },
     name::{LockName, Namespace},
     options::Options,
     process,
@@ -36,17 +43,19 @@ use crate::{
     },
 };
 
+pub use deadlocks::WaitGraph;
 pub use doctor::{Finding, Severity};
 pub use guard::LockGuard;
 pub use request::{LockRequest, WaitProgress};
 pub use status::{ForeignRef, HolderStatus, LockStatus, WaiterStatus};
+pub use tenure::Wanted;
 pub use wait::Waiting;
 
 use commit_loop::CommitLoop;
-use guard::TenureState;
 use reactor::Reactor;
 use request::{Checked, Patience};
-use wait::{Attention, Done, Rendezvous, Verdict, WaitEntry, refused, unfit};
+use tenure::TenureState;
+use wait::{Attention, Done, Rendezvous, Verdict, WaitEntry, refused};
 
 /// The locks of one repository. Clones are the same manager; any number of threads may share one.
 ///
@@ -61,7 +70,7 @@ pub struct LockManager {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Listing {
-    /// The locks that are held, in the order of their names.
+    /// The locks that are held, themselves or something below them, in the order of their names.
     pub locks: Vec<LockStatus>,
     /// Refs that another tool made there.
     pub foreign: Vec<ForeignRef>,
@@ -79,6 +88,8 @@ pub struct Cleaned {
     pub objects_waiting: u64,
 }
 
+type Reentrant = HashMap<(Vec<LockName>, String), Weak<TenureState>>;
+
 pub(crate) struct Inner {
     commits: CommitLoop,
     reactor: Reactor,
@@ -86,6 +97,8 @@ pub(crate) struct Inner {
     /// How long to wait for a `.lock` file, in milliseconds.
     lock_timeout: u64,
     files: Option<Arc<FilesStore>>,
+    /// Tenures that their owner may take once more, by what was asked for and by whom.
+    reentrant: Mutex<Reentrant>,
     generation: u64,
     /// How to open the same again after a fork; `None` for a store that only memory has.
     origin: Option<(PathBuf, Options)>,
@@ -171,21 +184,95 @@ impl LockManager {
 
     /// Begins a request for a lock. Exclusive, for ever patient, and with a lease of 30 s that is
     /// renewed, unless it says otherwise.
+    ///
+    /// A name with a '/' is part of a tree: who holds `deploy/eu` keeps others from `deploy`, and who
+    /// holds `deploy` has all below it.
     pub fn lock(&self, name: &str) -> LockRequest<'_> {
-        LockRequest::new(self, name)
+        LockRequest::new(self, vec![name.to_owned()])
     }
 
-    fn check_name(&self, name: &str) -> Result<LockName> {
-        let name = LockName::new(name)?;
-        if name.is_hierarchical() {
-            return Err(Error::new(
-                ErrorCode::InvalidName,
-                format!(
-                    "the lock name {name:?} has a '/', and this version has no hierarchies yet; use '-' or '.' instead"
-                ),
-            ));
+    /// Begins a request for several locks at once: all of them or none. Whatever the order in which
+    /// they are given, everybody takes them in the same one, so that no two requests wait for each other.
+    ///
+    /// ```
+    /// use gitlock::{LockManager, Options};
+    /// let manager = LockManager::in_memory(Options::default())?;
+    /// let both = manager.lock_all(&["web", "db"]).acquire()?;
+    /// assert!(manager.lock("db").try_acquire()?.is_none());
+    /// assert!(both.token_of("web").is_some());
+    /// both.release()?;
+    /// # Ok::<(), gitlock::Error>(())
+    /// ```
+    pub fn lock_all<N: AsRef<str>>(&self, names: &[N]) -> LockRequest<'_> {
+        LockRequest::new(self, names.iter().map(|name| name.as_ref().to_owned()).collect())
+    }
+
+    /// Whether this token is that of somebody who holds the lock at this moment: for what the lock
+    /// protects, where it can't remember the highest token it has seen.
+    ///
+    /// # Errors
+    /// [`ErrorCode::LockLost`] if it isn't, and what can be wrong with the name, the record and the repository.
+    pub fn verify(&self, name: &str, token: u64) -> Result<()> {
+        let (inner, name) = (self.inner(), LockName::new(name)?);
+        if inner.current(&name)?.holders.iter().any(|holder| holder.token == Some(token)) {
+            return Ok(());
         }
-        Ok(name)
+        Err(Error::new(ErrorCode::LockLost, format!("nobody holds the lock {name} with the token {token} any more")))
+    }
+
+    /// The owner of a tenure.
+    fn owner_of(&self, handle: &LockHandle) -> Result<String> {
+        let (inner, handle) = (self.inner(), self.known(handle)?);
+        let record = inner.current(handle.name())?;
+        let holder = record.holders.into_iter().find(|holder| Some(&holder.claim.id) == handle.id.as_ref());
+        match holder {
+            Some(holder) if proves(&handle.proof, &holder.claim.fingerprint) => Ok(holder.claim.owner),
+            Some(holder) => Err(refused(handle.name(), Refusal::NotOwner(Box::new(holder)))),
+            None => Err(tenure::lost_error(handle.name(), tenure::TAKEN_AWAY)),
+        }
+    }
+
+    /// The handle with its tenure's id, for one that only has the fingerprint.
+    fn known(&self, handle: &LockHandle) -> Result<LockHandle> {
+        let mut known = handle.clone();
+        if known.id.is_none() {
+            let record = self.inner().current(handle.name())?;
+            let own =
+                |holder: &&Holder| !holder.claim.mode.is_intent() && proves(&handle.proof, &holder.claim.fingerprint);
+            known.id = record.holders.iter().find(own).map(|holder| holder.claim.id.clone());
+        }
+        Ok(known)
+    }
+
+    /// Carries a request out for everything that the tenure of a handle holds. Returns what came of
+    /// it for each name that was asked for, or the first refusal.
+    fn for_all(
+        &self,
+        handle: &LockHandle,
+        request: impl Fn(&LockHandle) -> Request,
+    ) -> Result<Vec<(LockName, Holder)>> {
+        let inner = self.inner();
+        let names = request::names_of(&handle.names);
+        // One name with nothing above it can be asked for by the proof alone.
+        let handle = if names.len() > 1 { self.known(handle)? } else { handle.clone() };
+        let request = request(&handle);
+        let ends = matches!(request, Request::Release { .. });
+        let outcomes = inner.submit_for(&names, &request, None)?;
+        let mut order = names;
+        if ends {
+            order.reverse();
+        }
+        let mut holders = Vec::new();
+        for (name, outcome) in order.into_iter().zip(outcomes) {
+            match outcome {
+                Outcome::Released(holder) | Outcome::Extended(holder) => holders.push((name, holder)),
+                // Of what stands above it, it may be gone already.
+                _ if ends && !handle.names.contains(&name) => {}
+                Outcome::Refused(refusal) => return Err(refused(&name, refusal)),
+                _ => return Err(tenure::lost_error(&name, tenure::TAKEN_AWAY)),
+            }
+        }
+        Ok(holders)
     }
 
     fn acquire(&self, checked: Checked, attention: Option<Attention<'_>>) -> Result<LockGuard> {
@@ -193,43 +280,29 @@ impl LockManager {
             return self.acquire_now(checked);
         }
         let inner = self.inner();
-        let mut entry = WaitEntry::new(inner, checked, None);
-        let here = Arc::new(Rendezvous::default());
-        let there = here.clone();
-        entry.set_done(Box::new(move |result| there.put(result)));
-        if entry.is_cancelled() {
-            let _ = entry.give_up(inner, None);
-            return here.take(attention);
+        if let Some(guard) = inner.once_more(&checked)? {
+            return Ok(guard);
         }
-        let answer = entry.ask(inner);
-        if let Verdict::Waits(entry) = entry.hear(inner, answer) {
-            inner.reactor().add(inner, entry);
-        }
-        here.take(attention)
+        inner.wait_for(WaitEntry::new(inner, checked, None), attention)
     }
 
     fn acquire_now(&self, checked: Checked) -> Result<LockGuard> {
         let inner = self.inner();
-        let mut entry = WaitEntry::new(inner, checked, None);
-        let name = entry.name().clone();
-        loop {
-            return match inner.submit(&name, entry.request_now())? {
-                Outcome::Granted(holder) => Ok(entry.guard(inner, &holder)),
-                Outcome::Refused(refusal) => Err(refused(&name, refusal)),
-                Outcome::Gone => {
-                    entry.take_fresh_id();
-                    continue;
-                }
-                other => Err(unfit(&name, &other)),
-            };
+        if let Some(guard) = inner.once_more(&checked)? {
+            return Ok(guard);
         }
+        WaitEntry::new(inner, checked, None).take_now(inner)
     }
 
     fn start(&self, checked: Checked, done: Done) -> Result<Waiting> {
         let inner = self.inner();
+        let again = inner.once_more(&checked)?;
         let entry = WaitEntry::new(inner, checked, Some(done));
         let waiting = entry.waiting(inner);
-        inner.reactor().add(inner, entry);
+        match again {
+            Some(guard) => drop(entry.finish(Ok(guard))),
+            None => inner.reactor().add(inner, entry),
+        }
         Ok(waiting)
     }
 
@@ -254,13 +327,21 @@ impl LockManager {
             match inner.commits.names.lock_of(&name) {
                 Some(name) => {
                     let status = LockStatus::of(inner, &inner.commits.look(&name, None)?);
-                    listing.locks.extend(Some(status).filter(LockStatus::is_held));
+                    listing.locks.extend(Some(status).filter(|status| status.is_held() || !status.intents.is_empty()));
                 }
                 None => listing.foreign.push(ForeignRef { name: name.to_string(), object: object.to_string() }),
             }
         }
         listing.locks.sort_by(|a, b| a.name.cmp(&b.name));
         Ok(listing)
+    }
+
+    /// Who waits for whom, and which of them would wait for ever.
+    ///
+    /// # Errors
+    /// If the repository can't be read.
+    pub fn graph(&self) -> Result<WaitGraph> {
+        deadlocks::graph(self.inner())
     }
 
     /// The newest entries of a lock's journal, newest first, at most `most`.
@@ -292,7 +373,11 @@ impl LockManager {
         let (inner, name) = (self.inner(), LockName::new(name)?);
         let request = Request::Break { id: id.map(str::to_owned), reason: reason.map(str::to_owned) };
         match inner.submit(&name, request)? {
-            Outcome::Broken(holders) => Ok(holders),
+            Outcome::Broken(holders) => {
+                let ids = holders.iter().map(|holder| holder.claim.id.clone()).collect();
+                inner.lift_intents(&name, ids)?;
+                Ok(holders)
+            }
             Outcome::Refused(Refusal::NotHeld) => {
                 Err(Error::new(ErrorCode::LockLost, format!("there is nothing to break: nobody holds the lock {name}")))
             }
@@ -306,10 +391,7 @@ impl LockManager {
     /// # Errors
     /// [`ErrorCode::LockLost`] if it has ended, and [`ErrorCode::NotOwner`] if it is somebody else's.
     pub fn release(&self, handle: &LockHandle) -> Result<()> {
-        match self.inner().submit(&handle.name, Request::Release { tenure: handle.tenure() })? {
-            Outcome::Refused(refusal) => Err(refused(&handle.name, refusal)),
-            _ => Ok(()),
-        }
+        self.for_all(handle, |handle| Request::Release { tenure: handle.tenure() }).map(drop)
     }
 
     /// Extends a tenure by its handle, or by its fingerprint, to its ttl or the given time from
@@ -319,15 +401,10 @@ impl LockManager {
     /// [`ErrorCode::LockLost`] if it has ended, and [`ErrorCode::NotOwner`] if it is somebody else's.
     pub fn extend(&self, handle: &LockHandle, ttl: Option<Duration>) -> Result<Duration> {
         let ttl = check_ttl(ttl)?;
-        match self.inner().submit(&handle.name, Request::Extend { tenure: handle.tenure(), ttl, rebind: None })? {
-            Outcome::Extended(holder) => {
-                // Longer than was asked for, if the lease lasted longer already.
-                let end = holder.end.map_or(0, |end| end.at);
-                Ok(Duration::from_millis(end.saturating_sub(self.inner().commits.clock.boot_ms())))
-            }
-            Outcome::Refused(refusal) => Err(refused(&handle.name, refusal)),
-            _ => Err(guard::lost_error(&handle.name, guard::TAKEN_AWAY)),
-        }
+        let holders = self.for_all(handle, |handle| Request::Extend { tenure: handle.tenure(), ttl, rebind: None })?;
+        // Longer than was asked for, if the lease lasted longer already.
+        let end = holders.iter().map(|(_, holder)| holder.end.as_ref().map_or(0, |end| end.at)).min().unwrap_or(0);
+        Ok(Duration::from_millis(end.saturating_sub(self.inner().commits.clock.boot_ms())))
     }
 
     /// Goes on with a tenure that another process, or a guard that was detached, began: extends it
@@ -337,7 +414,7 @@ impl LockManager {
     /// [`ErrorCode::LockLost`] if it has ended, and [`ErrorCode::NotOwner`] if it is somebody else's.
     pub fn resume(&self, handle: &LockHandle) -> Result<LockGuard> {
         let inner = self.inner();
-        let snapshot = inner.commits.look(&handle.name, None)?;
+        let snapshot = inner.commits.look(handle.name(), None)?;
         let bound = match (&snapshot.state.held, &handle.id) {
             (Held::Record(record), Some(id)) => record.holder(id).map(|holder| holder.claim.bound),
             _ => None,
@@ -349,15 +426,13 @@ impl LockManager {
             hostname: process::hostname().to_owned(),
         });
         let renews = rebind.is_some();
-        match inner.submit(&handle.name, Request::Extend { tenure: handle.tenure(), ttl: None, rebind })? {
-            Outcome::Extended(holder) => {
-                let now = inner.commits.clock.boot_ms();
-                let tenure = TenureState::new(handle.name.clone(), &holder, handle.proof.clone(), renews, None, now);
-                Ok(inner.adopt(tenure))
-            }
-            Outcome::Refused(refusal) => Err(refused(&handle.name, refusal)),
-            _ => Err(guard::lost_error(&handle.name, guard::TAKEN_AWAY)),
-        }
+        let extend =
+            |handle: &LockHandle| Request::Extend { tenure: handle.tenure(), ttl: None, rebind: rebind.clone() };
+        let (names, holders): (Vec<LockName>, Vec<Holder>) = self.for_all(handle, extend)?.into_iter().unzip();
+        let now = inner.commits.clock.boot_ms();
+        let holders: Vec<&Holder> = holders.iter().collect();
+        let tenure = TenureState::new(names, &holders, handle.proof.clone(), renews, None, now);
+        Ok(inner.adopt(tenure.asked_for(&handle.names), None))
     }
 
     /// Ends what has ended by itself in every lock, and deletes superseded objects whose grace
@@ -455,6 +530,7 @@ impl Inner {
             owner: options.owner,
             lock_timeout: clock::millis(options.lock_timeout),
             files,
+            reentrant: Mutex::default(),
             generation: fork::generation(),
             origin,
             after_fork: OnceLock::new(),
@@ -475,9 +551,117 @@ impl Inner {
         self.commits.submit(name, request, &self.actor())
     }
 
-    /// Makes the guard of a tenure, and has the background thread watch over it.
-    fn adopt(self: &Arc<Self>, tenure: TenureState) -> LockGuard {
+    /// The same request for several locks, in the order in which a crash does no harm: ancestors
+    /// first, or last if it ends something.
+    fn submit_for(&self, names: &[LockName], request: &Request, patience: Option<Duration>) -> Result<Vec<Outcome>> {
+        if let [name] = names {
+            return Ok(vec![self.commits.submit_within(name, request.clone(), &self.actor(), patience)?]);
+        }
+        let mut requests: Vec<_> = names.iter().map(|name| (name.clone(), request.clone())).collect();
+        if matches!(request, Request::Release { .. } | Request::Cancel { .. }) {
+            requests.reverse();
+        }
+        self.commits.submit_together(requests, &self.actor(), patience)
+    }
+
+    /// Takes away what tenures that were ended by force have above their lock.
+    fn lift_intents(&self, name: &LockName, ids: Vec<String>) -> Result<()> {
+        let above: Vec<LockName> = name.ancestors().collect();
+        if !above.is_empty() {
+            self.submit_for(&above, &Request::Cancel { ids }, None)?;
+        }
+        Ok(())
+    }
+
+    /// What a lock's record says at this moment.
+    fn current(&self, name: &LockName) -> Result<Record> {
+        let snapshot = self.commits.look(name, None)?;
+        match snapshot.state.held {
+            Held::Opaque(opaque) => Err(refused(name, Refusal::Opaque(opaque))),
+            _ => Ok(commit_loop::current(&self.commits, &snapshot).0),
+        }
+    }
+
+    /// Another guard of what the owner holds already, if the request allows that.
+    fn once_more(self: &Arc<Self>, checked: &Checked) -> Result<Option<LockGuard>> {
+        if !checked.options.reentrant {
+            return Ok(None);
+        }
+        let key = (checked.names.clone(), checked.claim.owner.clone());
+        let mut tenures = self.reentrant.lock().unwrap_or_else(PoisonError::into_inner);
+        tenures.retain(|_, tenure| tenure.upgrade().is_some_and(|tenure| !tenure.is_ending()));
+        let Some(tenure) = tenures.get(&key).and_then(Weak::upgrade) else { return Ok(None) };
+        if !tenure.mode().covers(checked.claim.mode) {
+            return Err(Error::new(
+                ErrorCode::InvalidArgument,
+                format!(
+                    "the lock {} is held shared by the same owner, who can't take it exclusively beside itself; upgrade it",
+                    tenure.name()
+                ),
+            ));
+        }
+        tenure.guards.fetch_add(1, SeqCst);
+        Ok(Some(LockGuard::new(self.clone(), tenure)))
+    }
+
+    /// Waits until a wait is over.
+    fn wait_for(self: &Arc<Self>, mut entry: WaitEntry, attention: Option<Attention<'_>>) -> Result<LockGuard> {
+        let here = Arc::new(Rendezvous::default());
+        let there = here.clone();
+        entry.set_done(Box::new(move |result| there.put(result)));
+        if entry.is_cancelled() {
+            let _ = entry.give_up(self, None);
+            return here.take(attention);
+        }
+        let answer = entry.ask(self, true, None);
+        if let Verdict::Waits(entry) = entry.hear(self, answer) {
+            self.reactor().add(self, entry);
+        }
+        here.take(attention)
+    }
+
+    fn upgrade(
+        self: &Arc<Self>,
+        tenure: &Arc<TenureState>,
+        wait: Option<Duration>,
+        cancel: Option<&CancelToken>,
+    ) -> Result<()> {
+        let mut entry = WaitEntry::upgrade(self, Checked::upgrade(tenure, wait, cancel), tenure.clone());
+        let done = if wait == Some(Duration::ZERO) { entry.take_now(self) } else { self.wait_for(entry, None) };
+        done.map(drop)
+    }
+
+    fn downgrade(&self, tenure: &TenureState) -> Result<()> {
+        let steps = Checked::upgrade(tenure, None, None).steps;
+        let convert = |step: request::Step| {
+            let mode = if step.mode.is_intent() { Mode::IntentShared } else { Mode::Shared };
+            let conversion =
+                Conversion { tenure: tenure.request(), mode, id: String::new(), wait: None, asked_before: true };
+            (step.name, Request::Convert(conversion))
+        };
+        // What is below goes first, so that it is never without its intent.
+        let requests: Vec<(LockName, Request)> = steps.into_iter().rev().map(convert).collect();
+        let outcomes = self.commits.submit_together(requests, &self.actor(), None)?;
+        let mut holders = Vec::new();
+        for outcome in outcomes.iter().rev() {
+            match outcome {
+                Outcome::Converted(holder) => holders.push(holder),
+                Outcome::Refused(refusal) => return Err(refused(tenure.name(), refusal.clone())),
+                _ => return Err(tenure::lost_error(tenure.name(), tenure::TAKEN_AWAY)),
+            }
+        }
+        tenure.converted(&holders);
+        Ok(())
+    }
+
+    /// Makes the guard of a tenure, and has the background thread watch over it. `owner`: who may
+    /// take it once more.
+    fn adopt(self: &Arc<Self>, tenure: TenureState, owner: Option<String>) -> LockGuard {
         let tenure = Arc::new(tenure);
+        if let Some(owner) = owner {
+            let mut tenures = self.reentrant.lock().unwrap_or_else(PoisonError::into_inner);
+            tenures.insert((tenure.asked().to_vec(), owner), Arc::downgrade(&tenure));
+        }
         self.reactor.touch(self, &tenure);
         LockGuard::new(self.clone(), tenure)
     }

@@ -18,9 +18,10 @@ use crate::{
 
 use super::{
     Inner, LockStatus,
-    guard::{TAKEN_AWAY, TenureState},
+    deadlocks::Detector,
     sleeper::{Sleeper, Waker},
     snapshot::Snapshot,
+    tenure::{TAKEN_AWAY, TenureState, Wanted},
     wait::{self, Verdict, WaitEntry},
 };
 
@@ -156,7 +157,8 @@ fn next_look(inner: &Inner, tenure: &TenureState, now: u64) -> u64 {
 fn start(inner: &Arc<Inner>) -> Result<Arc<Waker>> {
     let failed = |error: std::io::Error| Error::new(ErrorCode::Io, format!("no background thread: {error}"));
     let (sleeper, waker) = Sleeper::new().map_err(failed)?;
-    let world = World { sleeper, waits: HashMap::new(), watching: false, patient_until: 0 };
+    let world =
+        World { sleeper, waits: HashMap::new(), watching: false, detector: Detector::default(), patient_until: 0 };
     let inner = Arc::downgrade(inner);
     std::thread::Builder::new().name("gitlock".to_owned()).spawn(move || world.run(&inner)).map_err(failed)?;
     Ok(waker)
@@ -167,6 +169,7 @@ struct World {
     sleeper: Sleeper,
     waits: HashMap<LockName, WaitedFor>,
     watching: bool,
+    detector: Detector,
     /// Until when this turn waits for others, on the boot clock.
     patient_until: u64,
 }
@@ -180,6 +183,8 @@ fn patience(inner: &Inner, until: u64) -> Duration {
 struct WaitedFor {
     name: LockName,
     waits: Vec<WaitEntry>,
+    /// Those that wait for another lock from now on.
+    moved: Vec<WaitEntry>,
     known: Option<Snapshot>,
     /// When to look at it next, on the boot clock.
     next: u64,
@@ -231,6 +236,12 @@ impl World {
             }
             next = next.min(waited.next);
         }
+        let moved: Vec<WaitEntry> = self.waits.values_mut().flat_map(|waited| waited.moved.drain(..)).collect();
+        if !moved.is_empty() {
+            next = 0;
+        }
+        moved.into_iter().for_each(|entry| self.await_it(entry));
+        next = next.min(self.end_deadlocks(inner));
         self.waits.retain(|_, waited| !waited.waits.is_empty());
         if self.waits.is_empty() {
             self.sleeper.forget_processes();
@@ -255,21 +266,20 @@ impl World {
         }
         for (name, entries) in by_lock {
             let (fresh, queued): (Vec<_>, Vec<_>) = entries.into_iter().partition(|entry| !entry.is_queued());
-            let waited = self.waits.entry(name.clone()).or_insert_with(|| WaitedFor::new(name.clone()));
-            waited.waits.extend(queued);
-            waited.next = 0;
-            if fresh.is_empty() {
-                continue;
-            }
-            let requests = fresh.iter().map(WaitEntry::request).collect();
-            let answers =
-                inner.commits.submit_all(&name, requests, &inner.actor(), patience(inner, self.patient_until));
-            for (entry, answer) in fresh.into_iter().zip(answers) {
-                if let Verdict::Waits(entry) = entry.hear(inner, answer) {
-                    waited.waits.push(entry);
-                }
-            }
+            let (waiting, _) = ask_all(inner, &name, fresh, self.patient_until);
+            self.waited_for(&name);
+            queued.into_iter().chain(waiting).for_each(|entry| self.await_it(entry));
         }
+    }
+
+    fn waited_for(&mut self, name: &LockName) -> &mut WaitedFor {
+        self.waits.entry(name.clone()).or_insert_with(|| WaitedFor::new(name.clone()))
+    }
+
+    fn await_it(&mut self, entry: WaitEntry) {
+        let waited = self.waited_for(&entry.name().clone());
+        waited.next = 0;
+        waited.waits.push(entry);
     }
 
     /// Renews what is due, and tells of what is lost. Returns when the next is due.
@@ -283,7 +293,7 @@ impl World {
                 let Some(tenure) = tenure.upgrade().filter(|tenure| !tenure.is_over()) else { return false };
                 if *at <= now {
                     due.push((tenure, true));
-                } else if news && (all || changed.iter().any(|name| name == tenure.name.encoded())) {
+                } else if news && (all || tenure.is_any_of(changed)) {
                     due.push((tenure, false));
                 }
                 true
@@ -304,6 +314,27 @@ impl World {
             next = next.min(*at);
         }
         next
+    }
+
+    /// Ends waits that would never end, if they are the ones to give up. Returns when to look again.
+    fn end_deadlocks(&mut self, inner: &Arc<Inner>) -> u64 {
+        let begun = |world: &World| {
+            world.detector.next(world.waits.values().flat_map(|waited| &waited.waits).map(|wait| wait.since))
+        };
+        let due = begun(self).unwrap_or(u64::MAX);
+        if due > inner.commits.clock.boot_ms() {
+            return due;
+        }
+        for cycle in self.detector.look(inner) {
+            for waited in self.waits.values_mut() {
+                let Some(at) = waited.waits.iter().position(|wait| wait.id() == cycle.victim) else { continue };
+                let message = format!(
+                    "deadlock: {cycle}; this wait, which came last, was ended so that the others can go on: release what you hold, and try again"
+                );
+                waited.waits.remove(at).fail(inner, Error::new(ErrorCode::Deadlock, message));
+            }
+        }
+        begun(self).unwrap_or(u64::MAX)
     }
 
     /// Watches the refs while somebody waits for one, or wants news of one.
@@ -327,6 +358,25 @@ impl World {
     }
 }
 
+/// Asks for waits of one lock, those for it alone together. Returns who waits on, and whether
+/// somebody held its `.lock` file for too long.
+fn ask_all(inner: &Arc<Inner>, name: &LockName, waits: Vec<WaitEntry>, patient_until: u64) -> (Vec<WaitEntry>, bool) {
+    let (single, several): (Vec<_>, Vec<_>) = waits.into_iter().partition(WaitEntry::is_single);
+    let requests = single.iter().map(WaitEntry::request).collect();
+    let answers = inner.commits.submit_all(name, requests, &inner.actor(), patience(inner, patient_until));
+    let mut answers: Vec<wait::Answer> =
+        answers.into_iter().map(|answer| answer.map(|outcome| vec![outcome])).collect();
+    answers.extend(several.iter().map(|wait| wait.ask(inner, true, Some(patience(inner, patient_until)))));
+    let is_busy = |answer: &wait::Answer| answer.as_ref().is_err_and(|error| error.code() == ErrorCode::RepositoryBusy);
+    let busy = answers.iter().any(is_busy);
+    let waiting =
+        single.into_iter().chain(several).zip(answers).filter_map(|(wait, answer)| match wait.hear(inner, answer) {
+            Verdict::Waits(wait) => Some(wait),
+            Verdict::Over => None,
+        });
+    (waiting.collect(), busy)
+}
+
 /// Renews one lease. Returns when to look again, or `None` once it is over.
 fn renew(inner: &Arc<Inner>, tenure: &Arc<TenureState>, patient_until: u64) -> Option<u64> {
     let now = inner.commits.clock.boot_ms();
@@ -340,20 +390,20 @@ fn renew(inner: &Arc<Inner>, tenure: &Arc<TenureState>, patient_until: u64) -> O
     }
     let request = Request::Extend { tenure: tenure.request(), ttl: None, rebind: None };
     let patience = Some(patience(inner, patient_until));
-    match inner.commits.submit_within(&tenure.name, request, &inner.actor(), patience) {
-        Ok(Outcome::Extended(holder)) => {
-            tenure.prolonged(&holder);
-            tracing::debug!(lock = %tenure.name, id = tenure.id, "renewed");
+    match tenure.submit(inner, &request, patience) {
+        Ok(outcomes) if tenure.prolonged(&outcomes) => {
+            tracing::debug!(lock = %tenure.name(), id = tenure.id, "renewed");
             Some(next_look(inner, tenure, inner.commits.clock.boot_ms()))
         }
-        Ok(outcome) if !matches!(outcome, Outcome::Refused(Refusal::Opaque(_))) => {
+        Ok(outcomes) if !matches!(outcomes[..], [.., Outcome::Refused(Refusal::Opaque(_))]) => {
             if !tenure.is_ending() {
                 tenure.lose(TAKEN_AWAY);
+                tenure.let_go(inner, patience);
             }
             None
         }
         failed => {
-            tracing::warn!(lock = %tenure.name, ?failed, "a lease could not be renewed; it will be tried again");
+            tracing::warn!(lock = %tenure.name(), ?failed, "a lease could not be renewed; it will be tried again");
             Some(lost_at.min(inner.commits.clock.boot_ms() + (tenure.ttl() / 12).clamp(10, 1_000)))
         }
     }
@@ -362,26 +412,30 @@ fn renew(inner: &Arc<Inner>, tenure: &Arc<TenureState>, patient_until: u64) -> O
 /// Looks whether a tenure still stands in its record.
 fn check(inner: &Arc<Inner>, tenure: &Arc<TenureState>) -> Option<u64> {
     let now = inner.commits.clock.boot_ms();
-    match inner.commits.look(&tenure.name, None) {
-        Ok(Snapshot { state, .. }) => match state.held {
-            Held::Record(record) if record.holder(&tenure.id).is_some() => {}
-            // A record that can't be read for a moment may be read at the next renewal.
-            Held::Opaque(_) => {}
-            // Its own release looks like this too.
-            Held::Record(_) | Held::Free if tenure.is_ending() => return None,
-            Held::Record(_) | Held::Free => {
-                tenure.lose(TAKEN_AWAY);
-                return None;
-            }
-        },
-        Err(error) => tracing::debug!(lock = %tenure.name, %error, "a held lock could not be looked at"),
+    let mut wanted = Wanted::default();
+    for name in tenure.names() {
+        match inner.commits.look(name, None) {
+            Ok(Snapshot { state, .. }) => match state.held {
+                Held::Record(record) if record.holder(&tenure.id).is_some() => wanted.count(&record, &tenure.id),
+                // A record that can't be read for a moment may be read at the next renewal.
+                Held::Opaque(_) => {}
+                // Its own release looks like this too.
+                Held::Record(_) | Held::Free if tenure.is_ending() => return None,
+                Held::Record(_) | Held::Free => {
+                    tenure.lose(TAKEN_AWAY);
+                    return None;
+                }
+            },
+            Err(error) => tracing::debug!(lock = %name, %error, "a held lock could not be looked at"),
+        }
     }
+    tenure.tell_wanted(wanted);
     Some(next_look(inner, tenure, now))
 }
 
 impl WaitedFor {
     fn new(name: LockName) -> WaitedFor {
-        WaitedFor { name, waits: Vec::new(), known: None, next: 0, busy: false }
+        WaitedFor { name, waits: Vec::new(), moved: Vec::new(), known: None, next: 0, busy: false }
     }
 
     /// How much later than at once this process acts on what every waiter notices.
@@ -446,7 +500,7 @@ impl WaitedFor {
     /// deaths that are newer, and shows what the lock will be.
     fn has_ended_since(&self, status: &LockStatus) -> bool {
         let Some(Held::Record(record)) = self.known.as_ref().map(|known| &known.state.held) else { return false };
-        let still = |id: &str| status.holders.iter().any(|held| held.holder.claim.id == id);
+        let still = |id: &str| status.everybody().any(|held| held.holder.claim.id == id);
         record.holders.iter().any(|holder| !still(&holder.claim.id))
     }
 
@@ -460,7 +514,8 @@ impl WaitedFor {
                 Held::Opaque(_) => (Default::default(), true),
             };
             let overdue = inner.commits.has_overdue(&snapshot);
-            let (mut asking, mut waits) = wait::sort(std::mem::take(&mut self.waits), &record);
+            let now = inner.commits.clock.boot_ms();
+            let (mut asking, mut waits) = wait::sort(std::mem::take(&mut self.waits), &record, now);
             if asking.is_empty() && !overdue {
                 self.busy = false;
                 self.waits = waits;
@@ -471,21 +526,11 @@ impl WaitedFor {
                 asking.push(waits.remove(0));
             }
             asking.iter_mut().for_each(|wait| wait.prepare(&record));
-            let requests = asking.iter().map(WaitEntry::request).collect();
-            let answers = inner.commits.submit_all(
-                &snapshot.state.name,
-                requests,
-                &inner.actor(),
-                patience(inner, patient_until),
-            );
-            self.busy = answers
-                .iter()
-                .any(|answer| answer.as_ref().is_err_and(|error| error.code() == ErrorCode::RepositoryBusy));
-            for (wait, answer) in asking.into_iter().zip(answers) {
-                if let Verdict::Waits(wait) = wait.hear(inner, answer) {
-                    waits.push(wait);
-                }
-            }
+            let (waiting, busy) = ask_all(inner, &self.name, asking, patient_until);
+            self.busy = busy;
+            let (moved, here): (Vec<_>, Vec<_>) = waiting.into_iter().partition(|wait| *wait.name() != self.name);
+            self.moved.extend(moved);
+            waits.extend(here);
             self.waits = waits;
             snapshot = inner.commits.look(&snapshot.state.name, Some(&snapshot))?;
             if opaque || self.busy {
@@ -502,11 +547,12 @@ impl WaitedFor {
         // One millisecond more, so that the lease has ended by then.
         let ends = status
             .iter()
-            .flat_map(|status| &status.holders)
+            .flat_map(|status| status.everybody())
             .map(|holder| now + crate::clock::millis(holder.remaining) + 1);
         if let Some(end) = ends.min() {
             next = next.min(end + self.stagger());
         }
-        self.waits.iter().filter_map(WaitEntry::until).fold(next, u64::min)
+        let renewals = self.waits.iter().filter_map(WaitEntry::renew_at);
+        self.waits.iter().filter_map(WaitEntry::until).chain(renewals).fold(next, u64::min)
     }
 }

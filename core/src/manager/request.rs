@@ -1,19 +1,20 @@
 //! What a caller asks for: the options of one acquire.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use crate::{
     cancel::CancelToken,
     clock,
     error::{Error, Result},
     error_code::ErrorCode,
-    lock::{Bound, Claim, Mode, fingerprint, queue::MAX_PRIORITY},
+    handle::LockHandle,
+    lock::{Bound, Claim, Mode, fingerprint, queue::MAX_PRIORITY, record::MAX_SLOTS},
     name::LockName,
     options::DEFAULT_TTL,
     process,
 };
 
-use super::{LockGuard, LockManager, wait::Waiting};
+use super::{LockGuard, LockManager, tenure::TenureState, wait::Waiting};
 
 /// The longest lease, in milliseconds: a hundred years.
 pub(super) const MAX_TTL: u64 = 100 * 366 * 86_400_000;
@@ -44,7 +45,7 @@ pub(super) type ProgressFn = Box<dyn FnMut(&WaitProgress) + Send>;
 #[must_use = "a request does nothing until it is acquired"]
 pub struct LockRequest<'a> {
     manager: &'a LockManager,
-    name: String,
+    names: Vec<String>,
     pub(super) options: RequestOptions,
 }
 
@@ -54,6 +55,9 @@ pub(super) struct RequestOptions {
     pub(super) patience: Patience,
     pub(super) priority: i32,
     reason: Option<String>,
+    slots: Option<u32>,
+    within: Option<LockHandle>,
+    pub(super) reentrant: bool,
     owner: Option<String>,
     fingerprint: Option<String>,
     process_group: Option<u32>,
@@ -63,23 +67,17 @@ pub(super) struct RequestOptions {
     pub(super) progress: Option<ProgressFn>,
 }
 
-/// A request that was checked.
-pub(super) struct Checked {
-    pub(super) name: LockName,
-    pub(super) claim: Claim,
-    /// What proves the right to it.
-    pub(super) proof: String,
-    pub(super) options: RequestOptions,
-}
-
-impl<'a> LockRequest<'a> {
-    pub(super) fn new(manager: &'a LockManager, name: &str) -> LockRequest<'a> {
-        let options = RequestOptions {
+impl Default for RequestOptions {
+    fn default() -> RequestOptions {
+        RequestOptions {
             mode: Mode::Exclusive,
             ttl: DEFAULT_TTL,
             patience: Patience::ForEver,
             priority: 0,
             reason: None,
+            slots: None,
+            within: None,
+            reentrant: false,
             owner: None,
             fingerprint: None,
             process_group: None,
@@ -87,13 +85,50 @@ impl<'a> LockRequest<'a> {
             max_hold: None,
             cancel: None,
             progress: None,
-        };
-        LockRequest { manager, name: name.to_owned(), options }
+        }
+    }
+}
+
+/// A request that was checked.
+pub(super) struct Checked {
+    /// The names that were asked for.
+    pub(super) names: Vec<LockName>,
+    /// What has to be taken for that, in this order.
+    pub(super) steps: Vec<Step>,
+    pub(super) claim: Claim,
+    /// What proves the right to it.
+    pub(super) proof: String,
+    pub(super) options: RequestOptions,
+}
+
+impl<'a> LockRequest<'a> {
+    pub(super) fn new(manager: &'a LockManager, names: Vec<String>) -> LockRequest<'a> {
+        LockRequest { manager, names, options: RequestOptions::default() }
     }
 
     /// Beside other shared holders. Default: exclusive.
     pub fn shared(mut self) -> Self {
         self.options.mode = Mode::Shared;
+        self
+    }
+
+    /// One of so many slots, 1 to 1,024: as many may hold at once, and [`LockGuard::slot`] says which
+    /// one each has. Everybody has to say the same number. Default: none, the lock is one whole.
+    pub fn slots(mut self, slots: u32) -> Self {
+        self.options.slots = Some(slots);
+        self
+    }
+
+    /// As part of the tenure of this handle: by its owner, who takes what is below its lock at once.
+    pub fn within(mut self, handle: &LockHandle) -> Self {
+        self.options.within = Some(handle.clone());
+        self
+    }
+
+    /// Once more, if the same owner holds the lock already through this manager. It is held until
+    /// every guard of it was released.
+    pub fn reentrant(mut self, reentrant: bool) -> Self {
+        self.options.reentrant = reentrant;
         self
     }
 
@@ -221,8 +256,8 @@ impl<'a> LockRequest<'a> {
     }
 
     fn check(self) -> Result<Checked> {
-        let LockRequest { manager, name, options } = self;
-        let name = manager.check_name(&name)?;
+        let LockRequest { manager, names, options } = self;
+        let names = names.iter().map(|name| LockName::new(name)).collect::<Result<Vec<_>>>()?;
         let refuse = |what: String| Err(Error::new(ErrorCode::InvalidArgument, what));
         let ttl = clock::millis(options.ttl);
         if ttl == 0 || ttl > MAX_TTL {
@@ -237,8 +272,22 @@ impl<'a> LockRequest<'a> {
                 options.priority
             ));
         }
-        let owner =
-            options.owner.clone().or_else(|| manager.inner().owner.clone()).unwrap_or_else(process::thread_owner);
+        if options.slots.is_some_and(|slots| slots == 0 || slots > MAX_SLOTS) {
+            return refuse(format!("a lock can't have {} slots; it has 1 to {MAX_SLOTS}", options.slots.unwrap_or(0)));
+        }
+        if options.slots.is_some() && options.mode != Mode::Exclusive {
+            return refuse("a slot is one holder's; leave out either the slots or shared".to_owned());
+        }
+        if names.is_empty() {
+            return refuse("there is no name; give at least one".to_owned());
+        }
+        let within = options.within.as_ref().map(|handle| manager.owner_of(handle)).transpose()?;
+        let owner = options
+            .owner
+            .clone()
+            .or(within)
+            .or_else(|| manager.inner().owner.clone())
+            .unwrap_or_else(process::thread_owner);
         for (what, text) in [("owner", Some(&owner)), ("reason", options.reason.as_ref())] {
             if text.is_some_and(|text| text.len() > MAX_TEXT) {
                 return refuse(format!("the {what} is longer than {MAX_TEXT} bytes; shorten it"));
@@ -283,8 +332,72 @@ impl<'a> LockRequest<'a> {
             pid: process::pid(),
             hostname: process::hostname().to_owned(),
             reason: options.reason.clone(),
+            slots: options.slots,
+            upgrades: None,
             extra: Default::default(),
         };
-        Ok(Checked { name, claim, proof, options })
+        let steps = steps(&names, options.mode, options.slots);
+        Ok(Checked { names, steps, claim, proof, options })
     }
+}
+
+impl Checked {
+    /// What an upgrade asks for.
+    pub(super) fn upgrade(tenure: &TenureState, wait: Option<Duration>, cancel: Option<&CancelToken>) -> Checked {
+        let claim = Claim {
+            id: uuid::Uuid::new_v4().to_string(),
+            owner: String::new(),
+            fingerprint: String::new(),
+            mode: Mode::Exclusive,
+            ttl: tenure.ttl(),
+            bound: Bound::Process,
+            process: None,
+            pid: process::pid(),
+            hostname: String::new(),
+            reason: None,
+            slots: None,
+            upgrades: Some(tenure.id.clone()),
+            extra: Default::default(),
+        };
+        let steps = tenure.names().iter().enumerate().map(|(at, name)| {
+            let intent = tenure.mode_of(at).is_intent();
+            Step { name: name.clone(), mode: if intent { Mode::IntentExclusive } else { Mode::Exclusive }, slots: None }
+        });
+        let options = RequestOptions {
+            patience: wait.map_or(Patience::ForEver, Patience::For),
+            cancel: cancel.cloned(),
+            ..RequestOptions::default()
+        };
+        Checked { names: tenure.asked().to_vec(), steps: steps.collect(), claim, proof: tenure.proof.clone(), options }
+    }
+}
+
+/// Every lock that a tenure of these has: they, and what is above them.
+pub(super) fn names_of(names: &[LockName]) -> Vec<LockName> {
+    steps(names, Mode::Exclusive, None).into_iter().map(|step| step.name).collect()
+}
+
+/// One lock of those that a request takes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Step {
+    pub(super) name: LockName,
+    pub(super) mode: Mode,
+    pub(super) slots: Option<u32>,
+}
+
+/// What has to be taken for these names: each one, and an intent on everything above it. Everybody
+/// takes them in this order, ancestors first, so that no two wait for each other.
+fn steps(names: &[LockName], mode: Mode, slots: Option<u32>) -> Vec<Step> {
+    let mut steps: BTreeMap<Vec<&str>, Step> = BTreeMap::new();
+    let above: Vec<LockName> = names.iter().flat_map(LockName::ancestors).collect();
+    let all = names.iter().map(|name| (name, mode, slots));
+    for (name, mode, slots) in all.chain(above.iter().map(|name| (name, mode.intent(), None))) {
+        let step = Step { name: name.clone(), mode, slots };
+        let known = steps.entry(name.as_str().split('/').collect()).or_insert_with(|| step.clone());
+        // The one that covers both; for a shared lock with an exclusive one below it only the whole does.
+        if !known.mode.covers(mode) {
+            known.mode = if mode.covers(known.mode) { mode } else { Mode::Exclusive };
+        }
+    }
+    steps.into_values().collect()
 }

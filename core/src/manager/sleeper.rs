@@ -70,7 +70,7 @@ impl Sleeper {
 
     /// Notices the death of the processes that hold this lock.
     pub(super) fn watch_processes(&mut self, status: &LockStatus, now: u64) {
-        for holder in &status.holders {
+        for holder in status.everybody() {
             let claim = &holder.holder.claim;
             let local = claim.process.as_ref().filter(|process| *process.boot == *clock::boot_id());
             let watchable = claim.bound == Bound::Process && holder.liveness == crate::lock::Liveness::Alive;
@@ -91,7 +91,7 @@ impl Sleeper {
 
     /// Since when the leader of a process group is dead that still works under this lock.
     pub(super) fn lingers_since(&self, status: &LockStatus) -> Option<u64> {
-        let claims = status.holders.iter().map(|holder| &holder.holder.claim);
+        let claims = status.everybody().map(|holder| &holder.holder.claim);
         let groups = claims.filter_map(|claim| Some(watched(claim.pid, claim.process.as_ref()?.group)));
         groups.filter_map(|pid| self.gone.get(&pid).copied()).max()
     }

@@ -17,6 +17,8 @@ pub struct LockStatus {
     pub name: LockName,
     /// Who holds it, the one whose lease ends last first; empty if it is free, or unreadable.
     pub holders: Vec<HolderStatus>,
+    /// Who holds something below it, which keeps others from holding it.
+    pub intents: Vec<HolderStatus>,
     /// Who waits, the next one first.
     pub queue: Vec<WaiterStatus>,
     /// Why the record can't be read, if that is so. The lock counts as held then.
@@ -58,9 +60,14 @@ pub struct ForeignRef {
 }
 
 impl LockStatus {
-    /// Whether somebody holds it.
+    /// Whether somebody holds it. What is held below it alone doesn't count.
     pub fn is_held(&self) -> bool {
         !self.holders.is_empty() || self.problem.is_some()
+    }
+
+    /// Everybody whose tenure keeps others out, of the lock itself first.
+    pub fn everybody(&self) -> impl Iterator<Item = &HolderStatus> {
+        self.holders.iter().chain(&self.intents)
     }
 
     pub(super) fn of(inner: &Inner, snapshot: &Snapshot) -> LockStatus {
@@ -106,14 +113,15 @@ impl LockStatus {
             .queue
             .into_iter()
             .map(|waiter| WaiterStatus { waited: millis(now.wall.saturating_sub(waiter.since)), waiter });
-        LockStatus { name: name.clone(), holders, queue: queue.collect(), problem }
+        let (intents, holders) = holders.into_iter().partition(|held| held.holder.claim.mode.is_intent());
+        LockStatus { name: name.clone(), holders, intents, queue: queue.collect(), problem }
     }
 
     /// `, held by …`, for the end of a sentence; empty if nobody holds.
     pub(super) fn describe_holders(&self) -> String {
-        match self.holders.first() {
+        match self.everybody().next() {
             Some(first) => {
-                let more = self.holders.len() - 1;
+                let more = self.everybody().count() - 1;
                 let others = if more == 0 { String::new() } else { format!(" and {more} more") };
                 format!("; it is held by {}{others}", describe(&first.holder))
             }
@@ -126,7 +134,8 @@ impl LockStatus {
 pub(super) fn describe(holder: &Holder) -> String {
     let claim = &holder.claim;
     let reason = claim.reason.as_ref().map(|reason| format!(" for {reason:?}")).unwrap_or_default();
-    format!("{} (pid {} on {}){reason}", claim.owner, claim.pid, claim.hostname)
+    let below = if claim.mode.is_intent() { ", who holds something below it," } else { "" };
+    format!("{}{below} (pid {} on {}){reason}", claim.owner, claim.pid, claim.hostname)
 }
 
 fn problem(opaque: &Opaque) -> String {

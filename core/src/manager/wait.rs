@@ -6,6 +6,7 @@ use std::{
         Arc, Condvar, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering::SeqCst},
     },
+    time::Duration,
 };
 
 use crate::{
@@ -14,7 +15,8 @@ use crate::{
     error_code::{ErrorCode, Retry},
     journal::Actor,
     lock::{
-        BootTime, Holder, Opaque, Outcome, Record, Refusal, Request,
+        BootTime, Claim, Holder, Opaque, Outcome, Record, Refusal, Request,
+        convert::Conversion,
         decide::{Place, Wait},
     },
     name::LockName,
@@ -22,9 +24,12 @@ use crate::{
 
 use super::{
     Inner, LockGuard, LockStatus, callback,
-    guard::TenureState,
     request::{Checked, Patience, WaitProgress},
+    tenure::TenureState,
 };
+
+/// What each step was answered, up to the first that wasn't granted.
+pub(super) type Answer = Result<Vec<Outcome>>;
 
 pub(super) type Done = Box<dyn FnOnce(Result<LockGuard>) + Send>;
 
@@ -56,11 +61,20 @@ impl Waiting {
 pub(super) struct WaitEntry {
     checked: Checked,
     by: Actor,
+    /// The tenure that it upgrades, if it is that.
+    upgrades: Option<Arc<TenureState>>,
     /// Every id under which it ever asked; the last is the present one.
     ids: Vec<String>,
-    /// Whether the present one was in the queue.
-    queued: bool,
-    place: Option<Place>,
+    /// Which step it waits for.
+    at: usize,
+    /// In how many steps the present id may stand in the record.
+    asked: usize,
+    /// The place that it had in each step's queue.
+    places: Vec<Option<Place>>,
+    /// When to renew what it has of several steps, on the boot clock.
+    renew_at: Option<u64>,
+    /// When it was queued first, on the boot clock.
+    pub(super) since: u64,
     /// When it gives up, on the boot clock and on the wall clock.
     until: Option<(u64, u64)>,
     cancelled: Arc<AtomicBool>,
@@ -81,6 +95,13 @@ pub(super) enum Verdict {
 }
 
 impl WaitEntry {
+    /// A wait to turn a tenure that is held into another mode.
+    pub(super) fn upgrade(inner: &Arc<Inner>, checked: Checked, tenure: Arc<TenureState>) -> WaitEntry {
+        let mut entry = WaitEntry::new(inner, checked, None);
+        entry.upgrades = Some(tenure);
+        entry
+    }
+
     pub(super) fn new(inner: &Arc<Inner>, mut checked: Checked, done: Option<Done>) -> WaitEntry {
         let now = inner.commits.clock.now();
         let until = match checked.options.patience {
@@ -100,12 +121,17 @@ impl WaitEntry {
             });
         }
         let (ids, by) = (vec![checked.claim.id.clone()], inner.actor());
+        let places = vec![None; checked.steps.len()];
         WaitEntry {
             checked,
             by,
+            upgrades: None,
             ids,
-            queued: false,
-            place: None,
+            at: 0,
+            asked: 0,
+            places,
+            renew_at: None,
+            since: now.boot,
             until,
             cancelled,
             done,
@@ -118,8 +144,25 @@ impl WaitEntry {
         Waiting { cancelled: self.cancelled.clone(), inner: Arc::downgrade(inner) }
     }
 
+    /// The lock that it waits for at the moment.
     pub(super) fn name(&self) -> &LockName {
-        &self.checked.name
+        &self.checked.steps[self.at].name
+    }
+
+    /// What was asked for, in words.
+    fn title(&self) -> String {
+        let names: Vec<&str> = self.checked.names.iter().map(LockName::as_str).collect();
+        names.join(", ")
+    }
+
+    /// Whether it is for one lock alone, so that it can be asked for together with others.
+    pub(super) fn is_single(&self) -> bool {
+        self.checked.steps.len() == 1
+    }
+
+    /// When it has to be asked again whatever happens, on the boot clock.
+    pub(super) fn renew_at(&self) -> Option<u64> {
+        self.renew_at
     }
 
     pub(super) fn id(&self) -> &str {
@@ -132,7 +175,7 @@ impl WaitEntry {
 
     /// Whether it has been in the queue.
     pub(super) fn is_queued(&self) -> bool {
-        self.place.is_some()
+        self.places.iter().any(Option::is_some)
     }
 
     pub(super) fn is_cancelled(&self) -> bool {
@@ -143,85 +186,164 @@ impl WaitEntry {
         self.done = Some(done);
     }
 
-    /// What it asks of the rules: to hold, to claim what it was granted, or its place again.
-    pub(super) fn request(&self) -> Request {
+    /// What it asks of the rules for one step: to hold, to claim what it was granted, or its place again.
+    fn request_for(&self, at: usize, queues: bool) -> Request {
         let end = |boot| BootTime { boot: clock::boot_id().to_string(), at: boot };
-        Request::Acquire {
-            claim: self.checked.claim.clone(),
-            priority: self.checked.options.priority,
-            wait: Some(Wait { until: self.until.map(|(boot, wall)| (wall, end(boot))) }),
-            place: self.place,
-            asked_before: self.queued,
+        let wait = queues.then(|| Wait { until: self.until.map(|(boot, wall)| (wall, end(boot))) });
+        let (step, asked_before) = (&self.checked.steps[at], at < self.asked);
+        match &self.upgrades {
+            Some(tenure) => {
+                let (id, tenure) = (self.id().to_owned(), tenure.request());
+                Request::Convert(Conversion { tenure, mode: step.mode, id, wait, asked_before })
+            }
+            None => Request::Acquire {
+                claim: Claim { mode: step.mode, slots: step.slots, ..self.checked.claim.clone() },
+                priority: self.checked.options.priority,
+                wait,
+                place: self.places[at],
+                asked_before,
+            },
         }
     }
 
-    /// What it asks if it doesn't queue.
-    pub(super) fn request_now(&self) -> Request {
-        Request::Acquire {
-            claim: self.checked.claim.clone(),
-            priority: self.checked.options.priority,
-            wait: None,
-            place: None,
-            asked_before: false,
-        }
+    /// What a wait for one lock asks.
+    pub(super) fn request(&self) -> Request {
+        self.request_for(0, true)
+    }
+
+    fn every_step(&self, request: impl Fn(usize) -> Request) -> Vec<(LockName, Request)> {
+        self.checked.steps.iter().enumerate().map(|(at, step)| (step.name.clone(), request(at))).collect()
     }
 
     /// Goes on under another id: nothing was, or is left, of what was asked under the present one.
     pub(super) fn take_fresh_id(&mut self) {
         self.checked.claim.id = uuid::Uuid::new_v4().to_string();
         self.ids.push(self.checked.claim.id.clone());
-        self.queued = false;
+        self.asked = 0;
     }
 
     /// Makes ready to ask, as this reading of the lock makes it necessary.
     pub(super) fn prepare(&mut self, record: &Record) {
-        if self.queued && !record.knows(self.id()) {
+        if self.is_single() && self.upgrades.is_none() && self.asked > 0 && !record.knows(self.id()) {
             self.take_fresh_id();
         }
     }
 
-    pub(super) fn ask(&self, inner: &Inner) -> Result<Outcome> {
-        inner.commits.submit(self.name(), self.request(), &self.by)
+    /// Asks: for all that it wants, as one request.
+    pub(super) fn ask(&self, inner: &Inner, queues: bool, patience: Option<Duration>) -> Answer {
+        if self.is_single() {
+            let request = self.request_for(0, queues);
+            return Ok(vec![inner.commits.submit_within(self.name(), request, &self.by, patience)?]);
+        }
+        inner.commits.submit_together(self.every_step(|at| self.request_for(at, queues)), &self.by, patience)
+    }
+
+    /// Acquires without queueing.
+    pub(super) fn take_now(&mut self, inner: &Arc<Inner>) -> Result<LockGuard> {
+        loop {
+            let mut outcomes = self.ask(inner, false, None)?;
+            if let Some(guard) = self.granted(inner, &outcomes) {
+                return Ok(guard);
+            }
+            let name = &self.checked.steps[outcomes.len().saturating_sub(1)].name;
+            match outcomes.pop() {
+                Some(Outcome::Refused(refusal)) => return Err(refused(name, refusal)),
+                Some(Outcome::Gone) => self.take_fresh_id(),
+                other => return Err(unfit(name, &other)),
+            }
+        }
+    }
+
+    /// The guard, if all that was asked for was granted.
+    fn granted(&mut self, inner: &Arc<Inner>, outcomes: &[Outcome]) -> Option<LockGuard> {
+        let holders = outcomes.iter().map(|outcome| match outcome {
+            Outcome::Granted(holder) | Outcome::Converted(holder) => Some(holder),
+            _ => None,
+        });
+        let holders: Vec<&Holder> = holders.collect::<Option<_>>()?;
+        (holders.len() == self.checked.steps.len()).then(|| self.guard(inner, &holders))
     }
 
     /// Takes an answer in. An answer that the id's tenure is over is asked again under a fresh id.
-    pub(super) fn hear(mut self, inner: &Arc<Inner>, mut answer: Result<Outcome>) -> Verdict {
+    pub(super) fn hear(mut self, inner: &Arc<Inner>, mut answer: Answer) -> Verdict {
         loop {
-            match answer {
-                Ok(Outcome::Granted(holder)) => {
-                    let guard = self.guard(inner, &holder);
-                    return self.finish(Ok(guard));
-                }
-                Ok(Outcome::Queued { place, .. }) => {
+            let outcomes = match answer {
+                Ok(outcomes) => outcomes,
+                Err(error) => return self.stumble(inner, error),
+            };
+            if let Some(guard) = self.granted(inner, &outcomes) {
+                return self.finish(Ok(guard));
+            }
+            let at = outcomes.len().saturating_sub(1);
+            let error = match outcomes.into_iter().last() {
+                Some(Outcome::Queued { place, .. }) => {
                     self.failing_since = None;
-                    self.place.get_or_insert(place);
-                    self.queued = true;
+                    self.places[at].get_or_insert(place);
+                    (self.at, self.asked) = (at, at + 1);
+                    let third = (self.checked.claim.ttl / 3).max(1);
+                    self.renew_at = (at > 0 && self.upgrades.is_none()).then(|| inner.commits.clock.boot_ms() + third);
                     return Verdict::Waits(self);
                 }
-                Ok(Outcome::Gone) => {
+                Some(Outcome::Gone) => {
                     // It was granted to this one while it slept, and the claim window closed; or its place was lost.
+                    self.let_go(inner);
                     self.take_fresh_id();
-                    answer = self.ask(inner);
+                    answer = self.ask(inner, true, Some(LEAVING_AT_MOST));
+                    continue;
                 }
                 // It may be written again, or end after its hour.
-                Ok(Outcome::Refused(Refusal::Opaque(Opaque::Missing { .. }))) => return Verdict::Waits(self),
+                Some(Outcome::Refused(Refusal::Opaque(Opaque::Missing { .. }))) => return Verdict::Waits(self),
                 // Whoever is willing to wait is only refused like this when its time is over.
-                Ok(Outcome::Refused(Refusal::Held { holder, .. })) => {
+                Some(Outcome::Refused(Refusal::Held { holder, .. })) => {
                     let who = format!("; it is held by {}", super::status::describe(&holder));
-                    let error = self.timed_out(&who, Some(*holder));
-                    return self.finish(Err(error));
+                    self.timed_out(&who, Some(*holder))
                 }
-                Ok(Outcome::Refused(refusal)) => {
-                    let error = refused(self.name(), refusal);
-                    return self.finish(Err(error));
-                }
-                Ok(other) => {
-                    let error = unfit(self.name(), &other);
-                    return self.finish(Err(error));
-                }
-                Err(error) => return self.stumble(inner, error),
-            }
+                Some(Outcome::Refused(refusal)) => refused(&self.checked.steps[at].name, refusal),
+                other => unfit(self.name(), &other),
+            };
+            self.let_go(inner);
+            return self.finish(Err(error));
         }
+    }
+
+    /// Gives back what it has of several steps, and its place in a queue.
+    fn let_go(&self, inner: &Inner) {
+        if self.is_single() && self.upgrades.is_none() {
+            return;
+        }
+        if self.asked > 0 {
+            self.leave(inner);
+        }
+    }
+
+    /// Neither waits nor holds any more under any id; an upgrade is taken back.
+    fn leave(&self, inner: &Inner) {
+        let back = |at: usize| match &self.upgrades {
+            Some(tenure) => Request::Convert(Conversion {
+                tenure: tenure.request(),
+                mode: tenure.mode_of(at),
+                id: self.id().to_owned(),
+                wait: None,
+                asked_before: true,
+            }),
+            None => Request::Cancel { ids: self.ids.clone() },
+        };
+        let left = if self.is_single() {
+            inner.commits.submit_within(self.name(), back(0), &self.by, Some(LEAVING_AT_MOST)).map(drop)
+        } else {
+            let mut requests = self.every_step(back);
+            requests.reverse();
+            inner.commits.submit_together(requests, &self.by, Some(LEAVING_AT_MOST)).map(drop)
+        };
+        if let Err(error) = left {
+            tracing::warn!(lock = %self.name(), %error, "a waiter could not leave the queue; it may be granted the lock for one claim window");
+        }
+    }
+
+    /// Ends the wait because it would never end by itself.
+    pub(super) fn fail(self, inner: &Inner, error: Error) {
+        self.leave(inner);
+        let _ = self.finish(Err(error));
     }
 
     /// A failure that may pass is waited out; others end the wait.
@@ -243,15 +365,12 @@ impl WaitEntry {
 
     /// Leaves the queue because of a timeout or a cancel.
     pub(super) fn give_up(self, inner: &Inner, status: Option<&LockStatus>) -> Verdict {
-        let request = Request::Cancel { ids: self.ids.clone() };
-        if let Err(error) = inner.commits.submit_within(self.name(), request, &self.by, Some(LEAVING_AT_MOST)) {
-            tracing::warn!(lock = %self.name(), %error, "a waiter could not leave the queue; it may be granted the lock for one claim window");
-        }
+        self.leave(inner);
         let error = if self.is_cancelled() {
-            Error::new(ErrorCode::Cancelled, format!("the wait for the lock {} was cancelled", self.name()))
+            Error::new(ErrorCode::Cancelled, format!("the wait for the lock {} was cancelled", self.title()))
         } else {
             let who = status.map(LockStatus::describe_holders).unwrap_or_default();
-            let holder = status.and_then(|status| status.holders.first()).map(|holder| holder.holder.clone());
+            let holder = status.and_then(|status| status.everybody().next()).map(|holder| holder.holder.clone());
             self.timed_out(&who, holder)
         };
         self.finish(Err(error))
@@ -262,8 +381,9 @@ impl WaitEntry {
             Patience::For(wait) => format!(" after {:.1} s", wait.as_secs_f64()),
             Patience::ForEver => String::new(),
         };
-        let name = self.name();
-        let message = format!("the wait for the lock {name} ended{waited}{who}; wait longer, or try again later");
+        let title = self.title();
+        let what = if title == self.name().as_str() { title } else { format!("{title} ({} of it)", self.name()) };
+        let message = format!("the wait for the lock {what} ended{waited}{who}; wait longer, or try again later");
         let error = Error::new(ErrorCode::Timeout, message);
         match holder {
             Some(holder) => error.with_holder(holder),
@@ -287,16 +407,22 @@ impl WaitEntry {
         let Some(progress) = &mut self.checked.options.progress else { return };
         let ahead = status.queue.iter().position(|waiter| waiter.waiter.claim.id == self.checked.claim.id).unwrap_or(0);
         let news = WaitProgress { ahead, status: status.clone() };
-        callback::call("on_wait", &self.checked.name, || progress(&news));
+        callback::call("on_wait", &status.name, || progress(&news));
     }
 
     /// The guard of a tenure that this wait was granted.
-    pub(super) fn guard(&mut self, inner: &Arc<Inner>, holder: &Holder) -> LockGuard {
+    fn guard(&mut self, inner: &Arc<Inner>, holders: &[&Holder]) -> LockGuard {
+        if let Some(tenure) = &self.upgrades {
+            tenure.converted(holders);
+            return LockGuard::beside(inner, tenure);
+        }
         let options = &self.checked.options;
-        let renews = options.renew.unwrap_or(holder.claim.bound == crate::lock::Bound::Process);
+        let renews = options.renew.unwrap_or(self.checked.claim.bound == crate::lock::Bound::Process);
         let (now, proof) = (inner.commits.clock.boot_ms(), std::mem::take(&mut self.checked.proof));
-        let tenure = TenureState::new(self.checked.name.clone(), holder, proof, renews, options.max_hold, now);
-        inner.adopt(tenure)
+        let names = self.checked.steps.iter().map(|step| step.name.clone()).collect();
+        let shared = options.reentrant.then(|| self.checked.claim.owner.clone());
+        let tenure = TenureState::new(names, holders, proof, renews, options.max_hold, now);
+        inner.adopt(tenure.asked_for(&self.checked.names), shared)
     }
 }
 
@@ -308,19 +434,19 @@ impl Drop for WaitEntry {
                 ErrorCode::Cancelled,
                 format!(
                     "the wait for the lock {} ended because its manager is gone, or failed; open one and acquire again",
-                    self.checked.name
+                    self.title()
                 ),
             );
-            callback::call("done", &self.checked.name, move || done(Err(error)));
+            callback::call("done", self.name(), move || done(Err(error)));
         }
     }
 }
 
 /// Which waits of this process one reading of the lock concerns.
-pub(super) fn sort(waits: Vec<WaitEntry>, record: &Record) -> (Vec<WaitEntry>, Vec<WaitEntry>) {
+pub(super) fn sort(waits: Vec<WaitEntry>, record: &Record, now: u64) -> (Vec<WaitEntry>, Vec<WaitEntry>) {
     let queued: HashSet<&str> = record.queue.iter().map(|waiter| &*waiter.claim.id).collect();
     // Who isn't queued was granted the lock, or has lost its place: both have to ask.
-    waits.into_iter().partition(|wait| !queued.contains(wait.id()))
+    waits.into_iter().partition(|wait| !queued.contains(wait.id()) || wait.renew_at.is_some_and(|at| at <= now))
 }
 
 /// What the waiting thread does meanwhile, and how often.
@@ -365,7 +491,7 @@ impl Rendezvous {
 }
 
 /// An answer that no question of this kind has.
-pub(super) fn unfit(name: &LockName, outcome: &Outcome) -> Error {
+fn unfit(name: &LockName, outcome: &Option<Outcome>) -> Error {
     Error::new(ErrorCode::Io, format!("the lock {name} gave an answer that fits no question: {outcome:?}"))
 }
 
@@ -391,13 +517,32 @@ pub(super) fn refused(name: &LockName, refusal: Refusal) -> Error {
                 crate::lock::record::MAX_WAITERS
             ),
         ),
-        Refusal::NotHeld => super::guard::lost_error(name, super::guard::TAKEN_AWAY),
+        Refusal::NotHeld => super::tenure::lost_error(name, super::tenure::TAKEN_AWAY),
         Refusal::NotOwner(holder) => {
             let message = format!(
                 "the lock {name} is held by {}, and this is neither its handle nor its fingerprint; `git lock break` ends it by force",
                 super::status::describe(&holder)
             );
             Error::new(ErrorCode::NotOwner, message).with_holder(*holder)
+        }
+        Refusal::SlotsDiffer { theirs } => Error::new(
+            ErrorCode::SlotsDiffer,
+            format!("the lock {name} is in use with {theirs} slots; ask for as many, or wait until nobody uses it"),
+        ),
+        Refusal::HeldBelow(holder) => {
+            let message = format!(
+                "nobody holds the lock {name} itself: {} holds something below it; `git lock list` shows what, and that can be broken",
+                super::status::describe(&holder)
+            );
+            Error::new(ErrorCode::LockLost, message).with_holder(*holder)
+        }
+        Refusal::Deadlock(holder) => {
+            let message = format!(
+                "the lock {name} can't be upgraded: {} waits to upgrade it too, and each would wait for the other to let go; \
+                 release it and acquire it anew",
+                super::status::describe(&holder)
+            );
+            Error::new(ErrorCode::Deadlock, message).with_holder(*holder)
         }
         Refusal::Opaque(Opaque::Corrupt(why)) => Error::new(
             ErrorCode::RecordCorrupt,

@@ -225,6 +225,8 @@ impl<'a> Rules<'a> {
             pid: 1,
             hostname: String::new(),
             reason: None,
+            slots: None,
+            upgrades: None,
             extra: BTreeMap::new(),
         }
     }

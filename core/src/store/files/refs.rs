@@ -237,7 +237,14 @@ impl FilesStore {
         for (at, edit) in edits.iter().enumerate() {
             let Some(lock) = locks[at].take() else { continue };
             let made = if new[at].is_some() {
-                lock.commit(&self.rules).map_err(|error| Error::io(format_args!("can't write {}", edit.name), error))
+                match lock.commit(&self.rules) {
+                    // Who took us for dead, or a tool that cleans up, has removed the lock file, and nothing is changed.
+                    Err(error) if at == 0 && error.kind() == io::ErrorKind::NotFound => {
+                        tracing::warn!(name = %edit.name, "a lock file was removed while it was held; trying again");
+                        return Ok(Transacted::Conflict);
+                    }
+                    made => made.map_err(|error| Error::io(format_args!("can't write {}", edit.name), error)),
+                }
             } else if let Some(way) = way.as_ref().filter(|_| is_delete(&edit)) {
                 self.delete(&edit.name, edit.expected, way, lock)
             } else {
