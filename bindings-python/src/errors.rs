@@ -1,6 +1,8 @@
 //! The core's errors as Python's exceptions.
 
-use gitlock::{Error, ErrorCode, json};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use gitlock::{Error, ErrorCode, Result, json};
 use pyo3::{exceptions::PyRuntimeError, prelude::*, sync::PyOnceLock, types::PyAny};
 
 /// `gitlock._errors.from_json`, which knows the classes.
@@ -20,16 +22,14 @@ pub(crate) fn exception(py: Python<'_>, error: &Error) -> PyErr {
     }
 }
 
-/// For `?` in functions that Python calls.
-pub(crate) trait OrRaise<T> {
-    /// Raises the exception that the error is.
-    fn or_raise(self, py: Python<'_>) -> PyResult<T>;
+/// Runs this; a panic is an error of gitlock's, like every other.
+pub(crate) fn caught<T>(run: impl FnOnce() -> Result<T>) -> Result<T> {
+    catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|panic| Err(Error::panicked(&*panic)))
 }
 
-impl<T> OrRaise<T> for gitlock::Result<T> {
-    fn or_raise(self, py: Python<'_>) -> PyResult<T> {
-        self.map_err(|error| exception(py, &error))
-    }
+/// Runs this while others have the interpreter, and raises the exception that an error is.
+pub(crate) fn outside<T: Send>(py: Python<'_>, run: impl FnOnce() -> Result<T> + Send) -> PyResult<T> {
+    py.detach(|| caught(run)).map_err(|error| exception(py, &error))
 }
 
 /// An argument that can't be meant.

@@ -6,7 +6,7 @@ use gitlock::{Error, ErrorCode, LockGuard, Mode, Result};
 use pyo3::{prelude::*, types::PyTuple};
 
 use crate::{
-    errors::{OrRaise, exception},
+    errors::{exception, outside},
     messenger,
     options::ttl,
 };
@@ -70,19 +70,19 @@ impl Guard {
     #[pyo3(signature = (ttl_seconds=None))]
     fn extend(&self, py: Python<'_>, ttl_seconds: Option<f64>) -> PyResult<()> {
         let ttl = ttl(py, ttl_seconds)?;
-        py.detach(|| self.with(|guard| guard.extend(ttl))).or_raise(py)
+        outside(py, || self.with(|guard| guard.extend(ttl)))
     }
 
     fn release(&self, py: Python<'_>) -> PyResult<()> {
-        py.detach(|| self.take()?.release()).or_raise(py)
+        outside(py, || self.take()?.release())
     }
 
     fn handle(&self, py: Python<'_>) -> PyResult<String> {
-        self.with(|guard| Ok(guard.handle().to_string())).or_raise(py)
+        outside(py, || self.with(|guard| Ok(guard.handle().to_string())))
     }
 
     fn detach(&self, py: Python<'_>) -> PyResult<String> {
-        Ok(self.take().or_raise(py)?.detach().to_string())
+        outside(py, || Ok(self.take()?.detach().to_string()))
     }
 
     /// Calls `listener(exception)` once when it is lost, on a thread of gitlock's own.
@@ -95,7 +95,7 @@ impl Guard {
             });
             Ok(())
         };
-        self.with(listen).or_raise(py)
+        outside(py, || self.with(listen))
     }
 }
 

@@ -24,6 +24,7 @@ fn _gitlock(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<manager::Manager>()?;
     module.add_class::<manager::Waiting>()?;
     module.add_class::<guard::Guard>()?;
+    module.add_class::<options::CancelToken>()?;
     module.add_function(wrap_pyfunction!(manager::thread_owner, module)?)?;
     module.add_function(wrap_pyfunction!(manager::handle_by_fingerprint, module)?)?;
     module.add_function(wrap_pyfunction!(manager::describe_handle, module)?)

@@ -6,7 +6,7 @@ use gitlock::{CancelToken, LockHandle, LockManager, json};
 use pyo3::{prelude::*, types::PyTuple};
 
 use crate::{
-    errors::{OrRaise, exception},
+    errors::{caught, exception, outside},
     guard::Guard,
     messenger,
     options::{AcquireOptions, ManagerOptions, tell, ttl},
@@ -35,7 +35,7 @@ impl Manager {
     #[new]
     fn open(py: Python<'_>, path: std::path::PathBuf, options: ManagerOptions) -> PyResult<Manager> {
         let options = options.into_core(py)?;
-        py.detach(|| LockManager::open_with(path, options)).or_raise(py).map(Manager)
+        outside(py, || LockManager::open_with(path, options)).map(Manager)
     }
 
     fn location(&self) -> String {
@@ -57,7 +57,7 @@ impl Manager {
                     }
                 }
             };
-            let result = request.acquire_attending(SIGNALS_EVERY, &mut attend);
+            let result = caught(|| request.acquire_attending(SIGNALS_EVERY, &mut attend));
             (result, raised)
         });
         match (result, raised) {
@@ -74,7 +74,7 @@ impl Manager {
     /// Acquires if that is possible at once.
     fn acquire_now(&self, py: Python<'_>, name: &str, options: AcquireOptions) -> PyResult<Guard> {
         let request = options.apply(py, self.0.lock(name))?;
-        py.detach(move || request.acquire_now()).or_raise(py).map(Guard::new)
+        outside(py, || request.acquire_now()).map(Guard::new)
     }
 
     /// Starts to acquire. `done(guard, exception)` is called once, on a thread of gitlock's own, with
@@ -92,32 +92,32 @@ impl Manager {
                 }
             });
         };
-        py.detach(move || request.start(tell)).or_raise(py).map(Waiting)
+        outside(py, || request.start(tell)).map(Waiting)
     }
 
     fn status(&self, py: Python<'_>, name: &str) -> PyResult<String> {
-        tell(py, py.detach(|| Ok(json::status(&self.0.status(name)?))))
+        tell(py, || Ok(json::status(&self.0.status(name)?)))
     }
 
     fn list(&self, py: Python<'_>) -> PyResult<String> {
-        tell(py, py.detach(|| Ok(json::listing(&self.0.list()?))))
+        tell(py, || Ok(json::listing(&self.0.list()?)))
     }
 
     fn log(&self, py: Python<'_>, name: &str, most: usize) -> PyResult<String> {
-        tell(py, py.detach(|| Ok(json::log(name, &self.0.log(name, most)?))))
+        tell(py, || Ok(json::log(name, &self.0.log(name, most)?)))
     }
 
     fn break_lock(&self, py: Python<'_>, name: &str, id: Option<&str>, reason: Option<&str>) -> PyResult<String> {
-        tell(py, py.detach(|| Ok(json::broken(name, &self.0.break_lock(name, id, reason)?))))
+        tell(py, || Ok(json::broken(name, &self.0.break_lock(name, id, reason)?)))
     }
 
     fn clean(&self, py: Python<'_>, grace: Option<f64>) -> PyResult<String> {
         let grace = ttl(py, grace)?;
-        tell(py, py.detach(|| Ok(json::cleaned(&self.0.clean(grace)?))))
+        tell(py, || Ok(json::cleaned(&self.0.clean(grace)?)))
     }
 
     fn doctor(&self, py: Python<'_>, fix: bool) -> PyResult<String> {
-        tell(py, py.detach(|| Ok(json::findings(&self.0.doctor(fix)?))))
+        tell(py, || Ok(json::findings(&self.0.doctor(fix)?)))
     }
 
     fn close(&self, py: Python<'_>) {
@@ -125,18 +125,18 @@ impl Manager {
     }
 
     fn release(&self, py: Python<'_>, handle: &str) -> PyResult<()> {
-        py.detach(|| self.0.release(&handle.parse::<LockHandle>()?)).or_raise(py)
+        outside(py, || self.0.release(&handle.parse()?))
     }
 
     /// Returns the seconds that are left.
     fn extend(&self, py: Python<'_>, handle: &str, ttl_seconds: Option<f64>) -> PyResult<f64> {
         let ttl = ttl(py, ttl_seconds)?;
-        let left = py.detach(|| self.0.extend(&handle.parse::<LockHandle>()?, ttl)).or_raise(py)?;
+        let left = outside(py, || self.0.extend(&handle.parse()?, ttl))?;
         Ok(left.as_secs_f64())
     }
 
     fn resume(&self, py: Python<'_>, handle: &str) -> PyResult<Guard> {
-        py.detach(|| self.0.resume(&handle.parse::<LockHandle>()?)).or_raise(py).map(Guard::new)
+        outside(py, || self.0.resume(&handle.parse()?)).map(Guard::new)
     }
 }
 
@@ -149,12 +149,12 @@ pub(crate) fn thread_owner() -> String {
 /// The handle of a tenure that was acquired with a fingerprint.
 #[pyfunction]
 pub(crate) fn handle_by_fingerprint(py: Python<'_>, name: &str, fingerprint: &str) -> PyResult<String> {
-    LockHandle::by_fingerprint(name, fingerprint).or_raise(py).map(|handle| handle.to_string())
+    outside(py, || LockHandle::by_fingerprint(name, fingerprint)).map(|handle| handle.to_string())
 }
 
 /// The name, id and token of a handle.
 #[pyfunction]
 pub(crate) fn describe_handle(py: Python<'_>, handle: &str) -> PyResult<(String, Option<String>, Option<u64>)> {
-    let handle: LockHandle = handle.parse().or_raise(py)?;
+    let handle: LockHandle = outside(py, || handle.parse())?;
     Ok((handle.name().as_str().to_owned(), handle.id().map(str::to_owned), handle.token()))
 }

@@ -6,7 +6,7 @@ use gitlock::{LockRequest, Options};
 use pyo3::{prelude::*, types::PyTuple};
 
 use crate::{
-    errors::{OrRaise, invalid},
+    errors::{invalid, outside},
     messenger,
 };
 
@@ -18,6 +18,28 @@ pub(crate) fn seconds(py: Python<'_>, what: &str, value: Option<f64>) -> PyResul
                 .map_err(|_| invalid(py, format!("{what} can't be {value}; give seconds, 0 or more")))
         })
         .transpose()
+}
+
+/// Ends waits from another thread: every one that was given it, now and later.
+#[pyclass(frozen, module = "gitlock")]
+pub(crate) struct CancelToken(gitlock::CancelToken);
+
+#[pymethods]
+impl CancelToken {
+    #[new]
+    fn new() -> CancelToken {
+        CancelToken(gitlock::CancelToken::new())
+    }
+
+    /// Ends every wait that was given this. Any thread may call it, and again.
+    fn cancel(&self, py: Python<'_>) {
+        py.detach(|| self.0.cancel());
+    }
+
+    /// Whether it was cancelled.
+    fn cancelled(&self) -> bool {
+        self.0.is_cancelled()
+    }
 }
 
 /// How a lock is acquired.
@@ -33,6 +55,7 @@ pub(crate) struct AcquireOptions {
     owner: Option<String>,
     fingerprint: Option<String>,
     reason: Option<String>,
+    cancel: Option<Py<CancelToken>>,
     on_wait: Option<Py<PyAny>>,
 }
 
@@ -63,6 +86,9 @@ impl AcquireOptions {
         }
         if let Some(reason) = self.reason {
             request = request.reason(reason);
+        }
+        if let Some(cancel) = self.cancel {
+            request = request.cancel(&cancel.get().0);
         }
         if let Some(on_wait) = self.on_wait.map(Arc::new) {
             request = request.on_wait(move |progress| {
@@ -117,6 +143,9 @@ pub(crate) fn ttl(py: Python<'_>, ttl: Option<f64>) -> PyResult<Option<Duration>
 }
 
 /// What the core has found, as the JSON that `gitlock` turns into dictionaries.
-pub(crate) fn tell(py: Python<'_>, found: gitlock::Result<gitlock::json::Value>) -> PyResult<String> {
-    found.or_raise(py).map(|value| value.to_string())
+pub(crate) fn tell<F>(py: Python<'_>, find: F) -> PyResult<String>
+where
+    F: FnOnce() -> gitlock::Result<gitlock::json::Value> + Send,
+{
+    outside(py, || Ok(find()?.to_string()))
 }

@@ -75,6 +75,38 @@ def test_a_wait_ends_with_its_timeout_or_with_the_release(locks):
     waiter.release()
 
 
+def test_a_with_can_be_bounded_and_then_raises_who_holds(locks):
+    with locks.lock("build", reason="a test") as held:
+        with pytest.raises(gitlock.Held) as raised:
+            with locks.lock("build", timeout=0):
+                pass
+        assert raised.value.holder["id"] == held.id
+        for lock in (locks.lock("build", timeout=0.05), locks.rlock("build", timeout=0.05)):
+            with pytest.raises(gitlock.Timeout, match="a test"):
+                with lock:
+                    pass
+            with pytest.raises(RuntimeError):
+                lock.release()
+    lock = locks.rlock("build", timeout=5)
+    with lock, lock:
+        assert not locks.lock("build").acquire(blocking=False)
+    assert not lock.locked()
+
+
+def test_a_wait_is_cancelled_from_another_thread(locks):
+    with locks.lock("build"):
+        for make in (locks.lock, locks.rlock):
+            token = gitlock.CancelToken()
+            threading.Timer(0.05, token.cancel).start()
+            with pytest.raises(gitlock.Cancelled):
+                make("build", cancel=token).acquire()
+            assert token.cancelled()
+        with pytest.raises(gitlock.Cancelled):
+            locks.lock("build", cancel=token).acquire(timeout=30)
+        assert queue_of(locks, "build") == []
+    assert locks.lock("build", cancel=token).acquire(blocking=False), "it ends waits alone"
+
+
 def test_what_a_lock_that_is_not_held_says(locks):
     lock = locks.lock("build")
     with pytest.raises(RuntimeError):
@@ -259,7 +291,33 @@ def test_listing_cleaning_and_the_doctor(locks):
     assert locks.clean(0)["objectsDeleted"] >= 0 and locks.doctor() == []
 
 
+def test_every_exception_is_a_lock_error():
+    exported = [getattr(gitlock, name) for name in gitlock.__all__]
+    exceptions = {kind for kind in exported if isinstance(kind, type) and issubclass(kind, BaseException)}
+    assert exceptions == {*gitlock.BY_CODE.values(), gitlock.LockError}
+    assert all(issubclass(kind, gitlock.LockError) for kind in exceptions)
+
+
 # ------------------------------------------------------------------ asyncio
+
+
+def test_asyncio_waits_are_bounded_and_cancelled_by_a_token(locks):
+    async def main():
+        with locks.lock("build") as held:
+            with pytest.raises(gitlock.Held) as raised:
+                await locks.alock("build").acquire(timeout=0)
+            assert raised.value.holder["id"] == held.id
+            with pytest.raises(gitlock.Timeout):
+                async with locks.alock("build", timeout=0.05):
+                    pass
+            token = gitlock.CancelToken()
+            asyncio.get_running_loop().call_later(0.05, token.cancel)
+            with pytest.raises(gitlock.Cancelled):
+                async with locks.alock("build", cancel=token):
+                    pass
+            assert queue_of(locks, "build") == []
+
+    asyncio.run(main())
 
 
 def test_asyncio_holds_waits_and_hands_over_in_order(locks):

@@ -8,8 +8,7 @@ use crate::output;
 /// Why a command failed.
 #[derive(Debug)]
 pub(crate) struct Failure {
-    /// The word that `--json` prints.
-    code: &'static str,
+    code: ErrorCode,
     message: String,
     /// What the process exits with.
     pub(crate) exit: u8,
@@ -19,7 +18,7 @@ pub(crate) struct Failure {
 impl Failure {
     /// One with a code of the core's table.
     pub(crate) fn new(code: ErrorCode, message: impl Into<String>) -> Failure {
-        Failure { code: code.as_str(), message: message.into(), exit: code.exit_code(), holder: None }
+        Failure { code, message: message.into(), exit: code.exit_code(), holder: None }
     }
 
     /// A command line that can't be meant.
@@ -41,7 +40,7 @@ impl Failure {
     /// Sets the exit code for a lock that is held.
     pub(crate) fn on_conflict(mut self, exit: u8) -> Failure {
         let conflicts = [ErrorCode::Held, ErrorCode::Timeout, ErrorCode::QueueFull];
-        if conflicts.iter().any(|code| code.as_str() == self.code) {
+        if conflicts.contains(&self.code) {
             self.exit = exit;
         }
         self
@@ -50,7 +49,12 @@ impl Failure {
     /// Tells of it on stderr.
     pub(crate) fn tell(&self, json: bool) {
         if json {
-            let mut error = json!({ "code": self.code, "message": self.message, "exitCode": self.exit });
+            let mut error = json!({
+                "code": self.code.as_str(),
+                "message": self.message,
+                "retry": self.code.retry().as_str(),
+                "exitCode": self.exit,
+            });
             if let (Some(holder), Value::Object(fields)) = (&self.holder, &mut error) {
                 fields.insert("holder".to_owned(), gitlock::json::holder(holder));
             }

@@ -11,10 +11,14 @@ mod run;
 mod signals;
 mod wait_display;
 
-use std::{ffi::OsStr, process::ExitCode};
+use std::{
+    ffi::OsStr,
+    panic::{AssertUnwindSafe, catch_unwind},
+    process::ExitCode,
+};
 
 use clap::{Parser, error::ErrorKind};
-use gitlock::{ErrorCode, LockManager, Options};
+use gitlock::{Error, ErrorCode, LockManager, Options};
 
 use args::{Arguments, Command, Global};
 use commands::Exit;
@@ -30,7 +34,9 @@ fn main() -> ExitCode {
         run::guardian::main()
     } else {
         log_to_stderr();
-        carry_out(&arguments)
+        // A bug is told like everything else.
+        catch_unwind(AssertUnwindSafe(|| carry_out(&arguments)))
+            .unwrap_or_else(|panic| Err(Error::panicked(&*panic).into()))
     };
     ExitCode::from(exit.unwrap_or_else(|failure| {
         failure.tell(json);

@@ -1,6 +1,6 @@
 //! The one error type.
 
-use std::{error, fmt, io};
+use std::{any::Any, error, fmt, io};
 
 use crate::{
     error_code::{ErrorCode, Retry},
@@ -32,6 +32,13 @@ impl Error {
     /// One of its own, for a surface that has to refuse what it was given before the core sees it.
     pub fn new(code: ErrorCode, message: impl Into<String>) -> Error {
         Error(Box::new(Inner { code, message: message.into(), holder: None, source: None }))
+    }
+
+    /// What a panic is, for a surface that caught it at the border to another language.
+    pub fn panicked(panic: &(dyn Any + Send)) -> Error {
+        let words = panic.downcast_ref::<&str>().map(|words| (*words).to_owned());
+        let words = words.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default();
+        Error::new(ErrorCode::Internal, format!("gitlock failed: {words}; this is a bug, please report it"))
     }
 
     pub(crate) fn with_holder(mut self, holder: Holder) -> Error {

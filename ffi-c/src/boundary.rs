@@ -1,13 +1,12 @@
 //! The one border: no panic gets through it, and every error is told in the same way.
 
 use std::{
-    any::Any,
     cell::RefCell,
     ffi::{CStr, CString, c_char},
     panic::{AssertUnwindSafe, catch_unwind},
 };
 
-use gitlock::{Error, ErrorCode, Result, json};
+use gitlock::{Error, Result, json};
 
 use crate::text::c_string;
 
@@ -28,7 +27,7 @@ pub(crate) fn enter(run: impl FnOnce() -> Result<()>) -> i32 {
     match catch_unwind(AssertUnwindSafe(run)) {
         Ok(Ok(())) => 0,
         Ok(Err(error)) => remember(&error),
-        Err(panic) => remember(&internal(&*panic)),
+        Err(panic) => remember(&Error::panicked(&*panic)),
     }
 }
 
@@ -37,16 +36,10 @@ pub(crate) fn answer<T>(otherwise: T, run: impl FnOnce() -> T) -> T {
     match catch_unwind(AssertUnwindSafe(run)) {
         Ok(answer) => answer,
         Err(panic) => {
-            remember(&internal(&*panic));
+            remember(&Error::panicked(&*panic));
             otherwise
         }
     }
-}
-
-fn internal(panic: &(dyn Any + Send)) -> Error {
-    let words = panic.downcast_ref::<&str>().map(|words| (*words).to_owned());
-    let words = words.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default();
-    Error::new(ErrorCode::Internal, format!("gitlock failed: {words}; this is a bug, please report it"))
 }
 
 /// Makes this the thread's last error. Returns its code.
@@ -96,6 +89,8 @@ pub extern "C" fn gitlock_version() -> *const c_char {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::panic)]
+    use gitlock::ErrorCode;
+
     use super::*;
 
     #[test]

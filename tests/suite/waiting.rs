@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use gitlock::{ErrorCode, LockManager, Options};
+use gitlock::{CancelToken, ErrorCode, LockManager, Options};
 use gitlock_tests::git::Repo;
 
 /// Longer than any test may take: whoever is served by polling fails.
@@ -322,4 +322,43 @@ fn a_lock_file_left_behind_delays_no_news_of_other_locks() {
     fs::remove_file(&file).unwrap();
     let (which, result) = done.recv_timeout(SOON).unwrap();
     assert_eq!((which, result.is_ok()), ("stuck", true));
+}
+
+/// Who starts without any time to wait hears what a blocking try hears: who holds, and never a place in the queue.
+#[test]
+fn a_start_that_may_not_wait_says_who_holds() {
+    let repo = Repo::new();
+    let manager = LockManager::open(repo.path()).unwrap();
+    let held = manager.lock("x").reason("a test").acquire().unwrap();
+    let start = |name: &str| {
+        let (sender, done) = mpsc::channel();
+        manager.lock(name).wait(Duration::ZERO).start(move |guard| sender.send(guard).unwrap()).unwrap();
+        done.recv_timeout(SOON).unwrap()
+    };
+    let error = start("x").unwrap_err();
+    assert_eq!(error.code(), ErrorCode::Held);
+    assert_eq!(error.to_string(), manager.lock("x").acquire_now().unwrap_err().to_string());
+    assert_eq!(error.holder().map(|holder| &*holder.claim.id), Some(held.id()));
+    assert!(manager.status("x").unwrap().queue.is_empty());
+    let file = repo.git_dir().join("refs/gitvan/locks/gone");
+    fs::write(&file, "1234567890123456789012345678901234567890\n").unwrap();
+    assert_eq!(start("gone").unwrap_err().code(), ErrorCode::RecordMissing);
+    start("free").unwrap().release().unwrap();
+    held.release().unwrap();
+}
+
+#[test]
+fn any_of_several_tokens_ends_a_wait() {
+    let repo = Repo::new();
+    let manager = LockManager::open(repo.path()).unwrap();
+    let held = manager.lock("x").acquire().unwrap();
+    for which in 0..2 {
+        let tokens = [CancelToken::new(), CancelToken::new()];
+        let (sender, done) = mpsc::channel();
+        let request = manager.lock("x").cancel(&tokens[0]).cancel(&tokens[1]);
+        request.start(move |guard| sender.send(guard.map(drop)).unwrap()).unwrap();
+        tokens[which].cancel();
+        assert_eq!(done.recv_timeout(SOON).unwrap().unwrap_err().code(), ErrorCode::Cancelled);
+    }
+    held.release().unwrap();
 }

@@ -39,7 +39,7 @@ from ._errors import (
     Unsupported,
     Untrusted,
 )
-from ._gitlock import __version__
+from ._gitlock import CancelToken, __version__
 from ._handle import LockHandle
 from ._locks import Lock, RLock
 from ._manager import LockManager
@@ -47,6 +47,7 @@ from ._manager import LockManager
 __all__ = [
     "AsyncLock",
     "BY_CODE",
+    "CancelToken",
     "Cancelled",
     "Forked",
     "Held",

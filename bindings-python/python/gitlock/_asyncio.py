@@ -35,6 +35,8 @@ class AsyncLock(_Tenures):
 
         :param timeout: for how many seconds at most; ``None``: as long as it takes
         :raises Timeout: when they are over
+        :raises Held: if that is 0, and somebody holds it
+        :raises Cancelled: if the lock's ``cancel`` ended the wait
         """
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Guard] = loop.create_future()
@@ -83,7 +85,7 @@ class AsyncLock(_Tenures):
         await asyncio.shield(asyncio.get_running_loop().run_in_executor(None, guard.release))
 
     async def __aenter__(self) -> AsyncLock:
-        await self.acquire()
+        await self.acquire(self._options["wait"])
         return self
 
     async def __aexit__(

@@ -8,6 +8,7 @@ from ._errors import LockError
 from ._manager import AcquireOptions
 
 __all__ = [
+    "CancelToken",
     "Guard",
     "Manager",
     "Waiting",
@@ -17,6 +18,12 @@ __all__ = [
     "thread_owner",
 ]
 __version__: str
+
+@final
+class CancelToken:
+    def __new__(cls) -> CancelToken: ...
+    def cancel(self) -> None: ...
+    def cancelled(self) -> bool: ...
 
 @final
 class Guard:

@@ -121,6 +121,7 @@ class Lock(_Tenures):
 
         :param blocking: whether to wait
         :param timeout: for how many seconds at most; -1: as long as it takes
+        :raises Cancelled: if the lock's ``cancel`` ended the wait
         """
         wait = _wait(blocking, timeout)
         try:
@@ -133,6 +134,9 @@ class Lock(_Tenures):
         self._guards.append(guard)
         return True
 
+    def _enter(self) -> None:
+        self._guards.append(self._manager.acquire(self.name, self._options))
+
     def release(self) -> None:
         """Releases the lock, and hands it to whoever is next. Any thread may do it.
 
@@ -143,7 +147,7 @@ class Lock(_Tenures):
         self._take().release()
 
     def __enter__(self) -> Lock:
-        self.acquire()
+        self._enter()
         return self
 
     def __exit__(
@@ -188,7 +192,10 @@ class RLock(_Tenures):
             self._lock.release()
 
     def __enter__(self) -> RLock:
-        self.acquire()
+        if not self._is_owned():
+            self._lock._enter()
+            self._thread = threading.get_ident()
+        self._count += 1
         return self
 
     def __exit__(

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any, TypedDict
 
 from ._asyncio import AsyncLock
-from ._gitlock import Manager
+from ._gitlock import CancelToken, Manager
 from ._handle import LockHandle
 from ._locks import Lock, RLock
 
@@ -31,10 +31,12 @@ class AcquireOptions(TypedDict):
     owner: str | None
     fingerprint: str | None
     reason: str | None
+    cancel: CancelToken | None
     on_wait: Callable[[int, str], object] | None
 
 
 def _options(
+    timeout: float | None,
     shared: bool,
     ttl: float | None,
     priority: int,
@@ -43,6 +45,7 @@ def _options(
     fingerprint: str | None,
     renew: bool | None,
     max_hold: float | None,
+    cancel: CancelToken | None,
     on_wait: OnWait | None,
 ) -> AcquireOptions:
     def told(ahead: int, status: str) -> object:
@@ -53,12 +56,13 @@ def _options(
         "shared": shared,
         "priority": priority,
         "ttl": ttl,
-        "wait": None,
+        "wait": timeout,
         "max_hold": max_hold,
         "renew": renew,
         "owner": owner,
         "fingerprint": fingerprint,
         "reason": reason,
+        "cancel": cancel,
         "on_wait": None if on_wait is None else told,
     }
 
@@ -127,6 +131,7 @@ class LockManager:
         self,
         name: str,
         *,
+        timeout: float | None = None,
         ttl: float | None = None,
         shared: bool = False,
         priority: int = 0,
@@ -135,10 +140,13 @@ class LockManager:
         fingerprint: str | None = None,
         renew: bool | None = None,
         max_hold: float | None = None,
+        cancel: CancelToken | None = None,
         on_wait: OnWait | None = None,
     ) -> Lock:
         """A lock that behaves as :class:`threading.Lock` does, between processes. Nothing is acquired yet.
 
+        :param timeout: for how many seconds ``with`` waits at most, and raises :class:`Timeout` then, or
+            :class:`Held` after 0; as long as it takes. ``acquire`` has one of its own
         :param ttl: the length of the lease in seconds; 30
         :param shared: whether other shared holders are welcome beside it
         :param priority: higher goes first; each step is worth 30 s of waiting
@@ -148,31 +156,38 @@ class LockManager:
             process, until its lease ends, and isn't renewed unless asked for
         :param renew: whether the lease is renewed while it is held; yes, unless there is a fingerprint
         :param max_hold: for how many seconds it is renewed at most, so that a holder that hangs loses it
+        :param cancel: ends a wait from another thread, which raises :class:`Cancelled`
         :param on_wait: called while a wait goes on, on a thread of gitlock's own
         """
-        options = _options(shared, ttl, priority, reason, owner, fingerprint, renew, max_hold, on_wait)
+        options = _options(
+            timeout, shared, ttl, priority, reason, owner, fingerprint, renew, max_hold, cancel, on_wait
+        )
         return Lock(self._manager, name, options)
 
     def rlock(
         self,
         name: str,
         *,
+        timeout: float | None = None,
         ttl: float | None = None,
         priority: int = 0,
         reason: str | None = None,
         owner: str | None = None,
         max_hold: float | None = None,
+        cancel: CancelToken | None = None,
         on_wait: OnWait | None = None,
     ) -> RLock:
         """As :meth:`lock`, for :class:`threading.RLock`: the thread that holds it may acquire it again."""
-        return RLock(
-            self._manager, name, _options(False, ttl, priority, reason, owner, None, None, max_hold, on_wait)
+        options = _options(
+            timeout, False, ttl, priority, reason, owner, None, None, max_hold, cancel, on_wait
         )
+        return RLock(self._manager, name, options)
 
     def alock(
         self,
         name: str,
         *,
+        timeout: float | None = None,
         ttl: float | None = None,
         shared: bool = False,
         priority: int = 0,
@@ -181,11 +196,15 @@ class LockManager:
         fingerprint: str | None = None,
         renew: bool | None = None,
         max_hold: float | None = None,
+        cancel: CancelToken | None = None,
         on_wait: OnWait | None = None,
     ) -> AsyncLock:
         """As :meth:`lock`, for asyncio: ``async with manager.alock("build"):``. A wait costs no thread.
         The owner is the task that acquires, unless somebody says otherwise."""
-        options = _options(shared, ttl, priority, reason, owner or self._owner, fingerprint, renew, max_hold, on_wait)
+        owner = owner or self._owner
+        options = _options(
+            timeout, shared, ttl, priority, reason, owner, fingerprint, renew, max_hold, cancel, on_wait
+        )
         return AsyncLock(self._manager, name, options)
 
     def status(self, name: str) -> dict[str, Any]:
@@ -241,5 +260,5 @@ class LockManager:
         """Goes on with a tenure that another process, or a lock that was detached, began. Returns the
         lock, acquired. Raises what :meth:`release` does."""
         guard = self._manager.resume(str(handle))
-        options = _options(guard.shared, None, 0, None, None, None, None, None, None)
+        options = _options(None, guard.shared, None, 0, None, None, None, None, None, None, None)
         return Lock(self._manager, guard.name, options, guard)

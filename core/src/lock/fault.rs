@@ -131,3 +131,11 @@ impl Faults {
         false
     }
 }
+
+/// Panics for one lock's name, as a bug would, so that a test sees what the borders to other languages make of it.
+#[inline]
+pub(crate) fn panic_if_asked(name: &str) {
+    #[cfg(feature = "faults")]
+    assert!(name != "gitlock-fault-panic", "a seeded fault");
+    let _ = name;
+}

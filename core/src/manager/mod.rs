@@ -31,7 +31,7 @@ use crate::{
     journal::{self, Actor, JournalEntry},
     lock::{
         Expiry, Held, Holder, Mode, Outcome, Policy, Record, Refusal, Request, convert::Conversion, decide::Rebind,
-        fingerprint::proves,
+        fault, fingerprint::proves,
     },
     name::{LockName, Namespace},
     options::Options,
@@ -312,6 +312,7 @@ impl LockManager {
     /// For a bad name, and if the repository can't be read. A record that can't be read is no
     /// error here: it is the status's `problem`.
     pub fn status(&self, name: &str) -> Result<LockStatus> {
+        fault::panic_if_asked(name);
         let (inner, name) = (self.inner(), LockName::new(name)?);
         Ok(LockStatus::of(inner, &inner.commits.look(&name, None)?))
     }

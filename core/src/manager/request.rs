@@ -8,7 +8,7 @@ use crate::{
     error::{Error, Result},
     error_code::ErrorCode,
     handle::LockHandle,
-    lock::{Bound, Claim, Mode, fingerprint, queue::MAX_PRIORITY, record::MAX_SLOTS},
+    lock::{Bound, Claim, Mode, fault, fingerprint, queue::MAX_PRIORITY, record::MAX_SLOTS},
     name::LockName,
     options::DEFAULT_TTL,
     process,
@@ -63,7 +63,7 @@ pub(super) struct RequestOptions {
     process_group: Option<u32>,
     pub(super) renew: Option<bool>,
     pub(super) max_hold: Option<Duration>,
-    pub(super) cancel: Option<CancelToken>,
+    pub(super) cancel: Vec<CancelToken>,
     pub(super) progress: Option<ProgressFn>,
 }
 
@@ -83,7 +83,7 @@ impl Default for RequestOptions {
             process_group: None,
             renew: None,
             max_hold: None,
-            cancel: None,
+            cancel: Vec::new(),
             progress: None,
         }
     }
@@ -183,9 +183,9 @@ impl<'a> LockRequest<'a> {
         self
     }
 
-    /// Ends the wait when this token is cancelled.
+    /// Ends the wait when this token is cancelled. Given several, any of them ends it.
     pub fn cancel(mut self, token: &CancelToken) -> Self {
-        self.options.cancel = Some(token.clone());
+        self.options.cancel.push(token.clone());
         self
     }
 
@@ -246,7 +246,8 @@ impl<'a> LockRequest<'a> {
     }
 
     /// Starts to acquire without blocking this thread. `done` is called once, on the manager's
-    /// background thread, and must not block. The wait itself costs no thread.
+    /// background thread, and must not block. The wait itself costs no thread. Without any time to
+    /// wait it hears what [`LockRequest::acquire_now`] says.
     ///
     /// # Errors
     /// What is wrong with the name or the options; everything else comes to `done`.
@@ -257,6 +258,7 @@ impl<'a> LockRequest<'a> {
 
     fn check(self) -> Result<Checked> {
         let LockRequest { manager, names, options } = self;
+        names.iter().for_each(|name| fault::panic_if_asked(name));
         let names = names.iter().map(|name| LockName::new(name)).collect::<Result<Vec<_>>>()?;
         let refuse = |what: String| Err(Error::new(ErrorCode::InvalidArgument, what));
         let ttl = clock::millis(options.ttl);
@@ -365,7 +367,7 @@ impl Checked {
         });
         let options = RequestOptions {
             patience: wait.map_or(Patience::ForEver, Patience::For),
-            cancel: cancel.cloned(),
+            cancel: cancel.cloned().into_iter().collect(),
             ..RequestOptions::default()
         };
         Checked { names: tenure.asked().to_vec(), steps: steps.collect(), claim, proof: tenure.proof.clone(), options }

@@ -34,7 +34,7 @@ pub(super) type Answer = Result<Vec<Outcome>>;
 pub(super) type Done = Box<dyn FnOnce(Result<LockGuard>) + Send>;
 
 /// For how long a wait that is over tries to leave the queue. Where it fails, a grant lapses after one claim window.
-const LEAVING_AT_MOST: std::time::Duration = std::time::Duration::from_secs(1);
+const LEAVING_AT_MOST: Duration = Duration::from_secs(1);
 
 /// For how long a wait in the queue may fail to read or change its lock before it gives up, in milliseconds.
 const FAILING_AT_MOST: u64 = 300_000;
@@ -105,13 +105,14 @@ impl WaitEntry {
     pub(super) fn new(inner: &Arc<Inner>, mut checked: Checked, done: Option<Done>) -> WaitEntry {
         let now = inner.commits.clock.now();
         let until = match checked.options.patience {
-            Patience::ForEver => None,
+            // Who doesn't wait is answered at once.
+            Patience::ForEver | Patience::For(Duration::ZERO) => None,
             Patience::For(wait) => {
                 Some((now.boot.saturating_add(clock::millis(wait)), now.wall.saturating_add(clock::millis(wait))))
             }
         };
         let cancelled = Arc::new(AtomicBool::new(false));
-        if let Some(token) = checked.options.cancel.take() {
+        for token in std::mem::take(&mut checked.options.cancel) {
             let (flag, inner) = (cancelled.clone(), Arc::downgrade(inner));
             token.listen(move || {
                 flag.store(true, SeqCst);
@@ -186,10 +187,15 @@ impl WaitEntry {
         self.done = Some(done);
     }
 
+    fn may_wait(&self) -> bool {
+        self.checked.options.patience != Patience::For(Duration::ZERO)
+    }
+
     /// What it asks of the rules for one step: to hold, to claim what it was granted, or its place again.
     fn request_for(&self, at: usize, queues: bool) -> Request {
         let end = |boot| BootTime { boot: clock::boot_id().to_string(), at: boot };
-        let wait = queues.then(|| Wait { until: self.until.map(|(boot, wall)| (wall, end(boot))) });
+        let wait =
+            (queues && self.may_wait()).then(|| Wait { until: self.until.map(|(boot, wall)| (wall, end(boot))) });
         let (step, asked_before) = (&self.checked.steps[at], at < self.asked);
         match &self.upgrades {
             Some(tenure) => {
@@ -291,6 +297,7 @@ impl WaitEntry {
                     answer = self.ask(inner, true, Some(LEAVING_AT_MOST));
                     continue;
                 }
+                Some(Outcome::Refused(refusal)) if !self.may_wait() => refused(&self.checked.steps[at].name, refusal),
                 // It may be written again, or end after its hour.
                 Some(Outcome::Refused(Refusal::Opaque(Opaque::Missing { .. }))) => return Verdict::Waits(self),
                 // Whoever is willing to wait is only refused like this when its time is over.
@@ -450,7 +457,7 @@ pub(super) fn sort(waits: Vec<WaitEntry>, record: &Record, now: u64) -> (Vec<Wai
 }
 
 /// What the waiting thread does meanwhile, and how often.
-pub(super) type Attention<'a> = (std::time::Duration, &'a mut dyn FnMut());
+pub(super) type Attention<'a> = (Duration, &'a mut dyn FnMut());
 
 /// Where a thread waits for its wait to end.
 #[derive(Default)]
