@@ -100,7 +100,7 @@ fn python_errors() -> String {
     text
 }
 
-fn python_class(code: ErrorCode) -> String {
+pub(crate) fn python_class(code: ErrorCode) -> String {
     match code {
         // Those that would be taken for something else.
         ErrorCode::Io => "RepositoryError".to_owned(),

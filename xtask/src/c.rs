@@ -101,7 +101,7 @@ fn repository(root: &Path, place: &Path, program: &Path) -> Result<PathBuf, Stri
 }
 
 /// What a command prints. Anything but success is an error, with all that it said.
-fn output(command: &mut Command) -> Result<String, String> {
+pub(crate) fn output(command: &mut Command) -> Result<String, String> {
     let words: Vec<_> =
         std::iter::once(command.get_program()).chain(command.get_args()).map(OsStr::to_string_lossy).collect();
     let words = words.join(" ");

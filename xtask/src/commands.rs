@@ -27,6 +27,7 @@ pub(crate) fn test(root: &Path) -> Result<(), String> {
     run(root, "cargo", &["test", "--workspace"])?;
     crate::c::test(root)?;
     crate::python::test(root)?;
+    crate::conformance::run_with(root, &[])?;
     model(root, &[])?;
     torture(root, &["--slice".to_owned()])
 }

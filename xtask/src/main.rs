@@ -3,6 +3,7 @@
 mod c;
 mod check;
 mod commands;
+mod conformance;
 mod demo;
 mod install;
 mod python;
@@ -17,6 +18,7 @@ cargo xtask COMMAND
   codegen [--check]         the files that are generated from the core's tables
   check                     the house rules, formatting and lints; every commit passes it
   c                         libgitlock as C and C++ programs use it
+  conformance [FILTER]      the scenarios of tests/conformance, on every surface and mixed; `--surface NAME`, `--jobs N`
   python                    the wheel, its tests, and its types
   install --prefix DIR      libgitlock where pkg-config finds it, and git-lock
   bench                     speed, beside bare system calls and beside git commands
@@ -34,6 +36,7 @@ fn main() -> ExitCode {
         Some("check") => check::run(&root),
         Some("codegen") => commands::codegen(&root, rest),
         Some("c") => c::test(&root),
+        Some("conformance") => conformance::run_with(&root, rest),
         Some("python") => python::test(&root),
         Some("install") => install::run_with(&root, rest),
         Some("bench") => commands::bench(&root, rest),

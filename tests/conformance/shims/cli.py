@@ -1,0 +1,266 @@
+"""The shim of the command line: ``cli.py PATH-OF-git-lock``. It does with commands what programs do
+with objects: a lock with a fingerprint is one of ``git lock acquire``; any other is held by a
+``git lock run`` whose command waits until its input is closed.
+
+tests/conformance/README.md says what is asked and answered.
+"""
+
+import json
+import re
+import signal
+import subprocess
+import sys
+import threading
+
+GIT_LOCK = sys.argv[1]
+OPERATIONS = (
+    "open close acquire try start cancel look extend release watch handle detach handle-of "
+    "resume extend-handle release-handle status list log break clean doctor"
+)
+#: What a run's command prints once it holds the lock; it ends with its input.
+HOLD = 'echo "$GIT_LOCK_TOKEN $GIT_LOCK_HANDLE"; exec cat >/dev/null'
+#: Option of an acquire, as the command line has it.
+FLAGS = {"ttl": "--ttl", "wait": "--wait", "priority": "--priority", "reason": "--reason", "max_hold": "--max-hold"}
+TIMES = ("ttl", "wait", "max_hold")
+
+
+class Failed(Exception):
+    """What a command said on stderr, and how it ended."""
+
+    def __init__(self, exit, said):
+        lines = [line for line in said.splitlines() if line.startswith("{")]
+        self.exit, self.error = exit, json.loads(lines[-1])["error"] if lines else {"message": said}
+        self.error.setdefault("holder", None)
+
+    def told(self):
+        return {"class": f"exit {self.exit}", "error": json.dumps(self.error)}
+
+
+def encode(value):
+    return str(value).replace("%", "%25").replace("\t", "%09").replace("\n", "%0A").replace("\r", "%0D")
+
+
+def decode(value):
+    first, *parts = value.split("%")
+    return first + "".join(chr(int(part[:2], 16)) + part[2:] for part in parts)
+
+
+def say(verb, **fields):
+    text = "\t".join([verb, *(f"{key}={encode(value)}" for key, value in fields.items())])
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()
+
+
+class Shim:
+    def __init__(self):
+        self.where, self.held, self.waits = [], {}, {}
+
+    def command(self, *words):
+        return [GIT_LOCK, *self.where, "--json", *map(str, words)]
+
+    def run(self, *words):
+        """Runs a command to its end, and gives what it printed."""
+        done = subprocess.run(self.command(*words), capture_output=True, text=True, restore_signals=False)
+        # The doctor's exit code tells of problems that it has found, which is no failure.
+        if done.returncode != 0 and not done.stdout:
+            raise Failed(done.returncode, done.stderr)
+        return done.stdout
+
+    def acquire(self, fields, wait_as=None):
+        words = [word for key, flag in FLAGS.items() if key in fields for word in (flag, as_time(key, fields[key]))]
+        if "shared" in fields:
+            words.append("--shared")
+        if "no_wait" in fields:
+            words.append("--no-wait")
+        if wait_as:
+            words.append("--verbose")
+        if "owner" in fields or "renew" in fields:
+            raise NotImplementedError("owner and renew")
+        if "fingerprint" in fields:
+            command = self.command("acquire", *words, "--fingerprint", fields["fingerprint"], "--", fields["name"])
+        else:
+            command = self.command("run", *words, "--", fields["name"], "sh", "-c", HOLD)
+        return Tenure(self, fields["name"], command, wait_as)
+
+    def take(self, tenure, name):
+        told = tenure.taken()
+        self.held[name] = tenure
+        return told
+
+    def start(self, fields):
+        about = fields["wait_as"]
+        tenure = self.waits[about] = self.acquire(fields, about)
+
+        def wait():
+            try:
+                ended = self.take(tenure, about)
+            except Failed as failed:
+                ended = failed.told()
+            say("event", kind="ended", about=about, **ended)
+
+        threading.Thread(target=wait, daemon=True).start()
+
+    def answer(self, verb, fields):
+        get, held = fields.get, self.held.get(fields.get("guard"))
+        ttl = ["--ttl", as_time("ttl", fields["ttl"])] if "ttl" in fields else []
+        match verb:
+            case "supports":
+                return {"operations": OPERATIONS}
+            case "open":
+                if set(fields) - {"n", "path", "prefix"}:
+                    raise NotImplementedError("only path and prefix")
+                self.where = ["-C", fields["path"], *(["--prefix", fields["prefix"]] if "prefix" in fields else [])]
+                self.run("list")
+            case "close":
+                self.where = []
+            case "acquire" | "try":
+                fields = fields if verb == "acquire" else {**fields, "no_wait": "yes"}
+                return self.take(self.acquire(fields), fields.get("as", fields["name"]))
+            case "start":
+                self.start(fields)
+            case "cancel":
+                self.waits[fields["wait_as"]].process.send_signal(signal.SIGTERM)
+            case "look":
+                return held.look()
+            case "extend":
+                self.run("extend", *ttl, held.handle)
+            case "release":
+                held.release()
+            case "watch":
+                held.watch(fields["guard"])
+            case "handle":
+                return {"handle": held.handle}
+            case "detach":
+                # `git lock acquire` has left it already.
+                return {"handle": self.held.pop(fields["guard"]).handle}
+            case "handle-of":
+                # The command line names a tenure by a name and a word instead of making a handle of them.
+                return {"handle": json.dumps([fields["name"], fields["fingerprint"]])}
+            case "resume":
+                self.run("extend", *tenure_of(fields["handle"]))
+                tenure = Tenure(self, name_of(fields["handle"]), handle=fields["handle"])
+                self.held[fields.get("as", tenure.name)] = tenure
+                return tenure.look()
+            case "extend-handle":
+                return {"json": self.run("extend", *ttl, *tenure_of(fields["handle"]))}
+            case "release-handle":
+                self.run("release", *tenure_of(fields["handle"]))
+            case "status":
+                return {"json": self.run("status", "--", fields["name"])}
+            case "list":
+                return {"json": self.run("list")}
+            case "log":
+                return {"json": self.run("log", "-n", get("most", 100), "--", fields["name"])}
+            case "break":
+                words = [word for key, flag in (("tenure", "--id"), ("reason", "--reason")) if get(key) for word in (flag, fields[key])]
+                return {"json": self.run("break", *words, "--", fields["name"])}
+            case "clean":
+                return {"json": self.run("clean", *(["--grace", as_time("grace", fields["grace"])] if get("grace") else []))}
+            case "doctor":
+                return {"json": self.run("doctor", *(["--fix"] if get("fix") else []))}
+            case other:
+                raise NotImplementedError(other)
+        return {}
+
+
+def as_time(key, value):
+    return f"{value}ms" if key in (*TIMES, "grace") else value
+
+
+def tenure_of(handle):
+    """The words that name a tenure."""
+    if not handle.startswith("["):
+        return ["--", handle]
+    name, word = json.loads(handle)
+    return ["--fingerprint", word, "--", name]
+
+
+def name_of(handle):
+    return json.loads(handle)[0] if handle.startswith("[") else handle.split(":")[2]
+
+
+class Tenure:
+    """One that a command of this shim has taken, or takes."""
+
+    def __init__(self, shim, name, command=None, wait_as=None, handle=None):
+        self.shim, self.name, self.wait_as, self.handle = shim, name, wait_as, handle
+        self.token, self.said, self.ended, self.about, self.process = None, "", threading.Event(), None, None
+        #: Whether it lives as long as a command of this shim.
+        self.runs = False
+        if command is None:
+            return
+        pipe = subprocess.PIPE
+        self.process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True, restore_signals=False)
+        threading.Thread(target=self.hear, daemon=True).start()
+
+    def hear(self):
+        """What the command says on stderr: of its wait, and at its end."""
+        for line in self.process.stderr:
+            self.said += line
+            place = re.search(r"place (\d+) of", line)
+            if place and self.wait_as:
+                say("event", kind="waiting", about=self.wait_as, ahead=int(place[1]) - 1)
+        self.process.wait()
+        self.ended.set()
+        if self.about:
+            self.tell()
+
+    def failure(self):
+        self.ended.wait()
+        return Failed(self.process.returncode, self.said)
+
+    def taken(self):
+        """Waits until the lock is held."""
+        line = self.process.stdout.readline().strip()
+        if line.startswith("{"):
+            told = json.loads(line)
+            self.handle, self.token = told["handle"], told["token"]
+            return {key: told[key] for key in ("id", "token", "mode")}
+        if not line:
+            raise self.failure()
+        self.token, self.handle, self.runs = int(line.split()[0]), line.split()[1], True
+        return {key: value for key, value in self.look().items() if key in ("id", "token", "mode")}
+
+    def look(self):
+        """The tenure as the status shows it, found by its token or, if that is unknown, because it is alone."""
+        holders = json.loads(self.shim.run("status", "--", self.name))["holders"]
+        for holder in holders:
+            if self.token in (None, holder["token"]):
+                self.token = holder["token"]
+                told = {key: holder[key] for key in ("id", "token", "mode", "remaining")}
+                return {**told, "lost": "false"}
+        return {"id": "", "token": self.token, "mode": "", "remaining": 0, "lost": "true"}
+
+    def release(self):
+        if not self.runs:
+            self.shim.run("release", *tenure_of(self.handle))
+            return
+        self.process.stdin.close()
+        self.ended.wait()
+        if self.process.returncode != 0:
+            raise self.failure()
+
+    def watch(self, about):
+        """Only a run notices a loss: it ends then."""
+        self.about = about
+        if self.ended.is_set():
+            self.tell()
+
+    def tell(self):
+        if self.process.returncode == 3:
+            say("event", kind="lost", about=self.about, **self.failure().told())
+
+
+shim = Shim()
+for line in sys.stdin:
+    verb, *words = line.rstrip("\n").split("\t")
+    fields = {key: decode(value) for key, value in (word.split("=", 1) for word in words)}
+    try:
+        say("ok", n=fields["n"], **shim.answer(verb, fields))
+    except Failed as failed:
+        say("error", n=fields["n"], **failed.told())
+
+for tenure in shim.held.values():
+    if tenure.runs and not tenure.ended.is_set():
+        tenure.process.stdin.close()
+        tenure.ended.wait()

@@ -1,0 +1,239 @@
+"""The shim of the Python surface: ``python.py blocking|asyncio``. With ``asyncio`` every lock is an
+:class:`gitlock.AsyncLock`.
+
+tests/conformance/README.md says what is asked and answered.
+"""
+
+import asyncio
+import json
+import os
+import sys
+import threading
+
+import gitlock
+
+TIMES = ("ttl", "timeout", "max_hold", "grace", "lock_timeout", "max_clock_skew")
+
+
+def encode(value):
+    return str(value).replace("%", "%25").replace("\t", "%09").replace("\n", "%0A").replace("\r", "%0D")
+
+
+def decode(value):
+    first, *parts = value.split("%")
+    return first + "".join(chr(int(part[:2], 16)) + part[2:] for part in parts)
+
+
+def say(verb, **fields):
+    text = "\t".join([verb, *(f"{key}={encode(value)}" for key, value in fields.items())])
+    # In one piece: a thread may say something at the same time.
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()
+
+
+def told(error):
+    assert isinstance(error, gitlock.LockError)
+    what = {"code": error.code, "message": str(error), "retry": error.retry, "holder": error.holder}
+    return {"class": f"{type(error).__module__.split('.')[0]}.{type(error).__name__}", "error": json.dumps(what)}
+
+
+def described(lock, shared):
+    return {"id": lock.id, "token": lock.token, "mode": "shared" if shared else "exclusive"}
+
+
+class Shim:
+    """What both paths have in common."""
+
+    def __init__(self):
+        self.manager = None
+        self.held = {}
+        self.waits = {}
+
+    def lock(self, fields, **more):
+        """The lock that is asked for. A wait of 0 is a try."""
+        given = {key: fields[key] for key in ("fingerprint", "reason", "owner") if key in fields}
+        given |= {key: int(fields[key]) / 1000 for key in TIMES if key in fields}
+        if "wait" in fields:
+            given["timeout"] = int(fields["wait"]) / 1000
+        if "priority" in fields:
+            given["priority"] = int(fields["priority"])
+        if "renew" in fields:
+            given["renew"] = fields["renew"] == "yes"
+        return self.make(fields["name"], shared="shared" in fields, **given, **more)
+
+    def keep(self, fields, lock):
+        self.held[fields.get("as", lock.name)] = lock
+        return described(lock, "shared" in fields)
+
+    def progress(self, about):
+        return lambda ahead, status: say("event", kind="waiting", about=about, ahead=ahead)
+
+    def ask(self, verb, fields):
+        get, seconds = fields.get, lambda key: int(fields[key]) / 1000 if key in fields else None
+        lock = self.held.get(get("guard"))
+        match verb:
+            case "supports":
+                return {"operations": OPERATIONS}
+            case "open":
+                options = {key: fields[key] for key in ("owner",) if key in fields}
+                options |= {key: seconds(key) for key in ("lock_timeout", "max_clock_skew") if key in fields}
+                keep = int(fields["keep"]) if "keep" in fields else None
+                self.manager = gitlock.LockManager(fields["path"], lock_prefix=get("prefix"), keep=keep, **options)
+            case "close":
+                self.manager = None
+            case "cancel":
+                self.cancel(self.waits[get("wait_as")])
+            case "look":
+                shared = next(
+                    (at["mode"] == "shared" for at in self.manager.status(lock.name)["holders"] if at["id"] == lock.id),
+                    False,
+                )
+                lost = str(lock.is_lost()).lower()
+                return {**described(lock, shared), "lost": lost, "remaining": int(lock.remaining() * 1000)}
+            case "extend" | "fork":
+                lock.extend(seconds("ttl"))
+            case "watch":
+                lock.on_lost(lambda error: say("event", kind="lost", about=fields["guard"], **told(error)))
+            case "handle":
+                return {"handle": lock.handle()}
+            case "detach":
+                return {"handle": lock.detach()}
+            case "handle-of":
+                return {"handle": gitlock.LockHandle.by_fingerprint(fields["name"], fields["fingerprint"])}
+            case "resume":
+                lock = self.manager.resume(fields["handle"])
+                self.keep(fields, lock)
+                return self.ask("look", {"guard": fields.get("as", lock.name)})
+            case "extend-handle":
+                return {"remaining": int(self.manager.extend(fields["handle"], seconds("ttl")) * 1000)}
+            case "release-handle":
+                self.manager.release(fields["handle"])
+            case "status":
+                return {"json": json.dumps(self.manager.status(fields["name"]))}
+            case "list":
+                return {"json": json.dumps(self.manager.list())}
+            case "log":
+                entries = self.manager.log(fields["name"], int(get("most", 100)))
+                return {"json": json.dumps({"name": fields["name"], "entries": entries})}
+            case "break":
+                broken = self.manager.break_lock(fields["name"], id=get("tenure"), reason=get("reason"))
+                return {"json": json.dumps({"name": fields["name"], "broken": broken})}
+            case "clean":
+                return {"json": json.dumps(self.manager.clean(seconds("grace")))}
+            case "doctor":
+                return {"json": json.dumps({"findings": self.manager.doctor("fix" in fields)})}
+            case other:
+                raise NotImplementedError(other)
+        return {}
+
+
+class Blocking(Shim):
+    """Threads. A lock is entered, as ``with`` enters it: ``acquire`` answers with a bool instead of an error."""
+
+    def make(self, name, **options):
+        return self.manager.lock(name, **options)
+
+    def take(self, fields, **more):
+        lock = self.lock(fields, **more)
+        lock.__enter__()
+        return self.keep(fields, lock)
+
+    def start(self, fields):
+        about, token = fields["wait_as"], gitlock.CancelToken()
+        self.waits[about] = token
+
+        def wait():
+            try:
+                ended = self.take({**fields, "as": about}, cancel=token, on_wait=self.progress(about))
+            except gitlock.LockError as error:
+                ended = told(error)
+            say("event", kind="ended", about=about, **ended)
+
+        threading.Thread(target=wait, daemon=True).start()
+
+    def cancel(self, token):
+        token.cancel()
+
+    async def answer(self, verb, fields):
+        match verb:
+            case "acquire":
+                return self.take(fields)
+            case "try":
+                return self.take({**fields, "wait": "0"})
+            case "start":
+                self.start(fields)
+            case "release":
+                self.held[fields["guard"]].release()
+            case _:
+                return self.ask(verb, fields)
+        return {}
+
+
+class Asyncio(Shim):
+    """One loop. A wait is a task."""
+
+    def make(self, name, **options):
+        return self.manager.alock(name, **options)
+
+    async def take(self, fields, **more):
+        lock = self.lock(fields, **more)
+        await lock.__aenter__()
+        return self.keep(fields, lock)
+
+    def start(self, fields):
+        about, token = fields["wait_as"], gitlock.CancelToken()
+
+        async def wait():
+            try:
+                ended = await self.take({**fields, "as": about}, cancel=token, on_wait=self.progress(about))
+            except gitlock.LockError as error:
+                ended = told(error)
+            say("event", kind="ended", about=about, **ended)
+
+        self.waits[about] = (token, asyncio.ensure_future(wait()))
+
+    def cancel(self, wait):
+        wait[0].cancel()
+
+    async def answer(self, verb, fields):
+        match verb:
+            case "acquire":
+                return await self.take(fields)
+            case "try":
+                return await self.take({**fields, "wait": "0"})
+            case "start":
+                self.start(fields)
+            case "release":
+                # What was resumed is a lock for threads.
+                ended = self.held[fields["guard"]].release()
+                if ended is not None:
+                    await ended
+            case _:
+                return self.ask(verb, fields)
+        return {}
+
+
+OPERATIONS = (
+    "open close acquire try start cancel look extend release watch handle detach fork handle-of "
+    "resume extend-handle release-handle status list log break clean doctor"
+)
+
+
+async def main(shim):
+    loop = asyncio.get_running_loop()
+    while line := await loop.run_in_executor(None, sys.stdin.readline):
+        verb, *words = line.rstrip("\n").split("\t")
+        fields = {key: decode(value) for key, value in (word.split("=", 1) for word in words)}
+        # A copy of this process tries to use a guard, and answers in its place.
+        if verb == "fork" and (child := os.fork()) != 0:
+            os.waitpid(child, 0)
+            continue
+        try:
+            say("ok", n=fields["n"], **await shim.answer(verb, fields))
+        except gitlock.LockError as error:
+            say("error", n=fields["n"], **told(error))
+        if verb == "fork":
+            os._exit(0)
+
+
+asyncio.run(main(Asyncio() if sys.argv[1] == "asyncio" else Blocking()))

@@ -1,0 +1,212 @@
+/* The shim of the C++ surface. tests/conformance/README.md says what is asked and answered. */
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <iostream>
+#include <map>
+#include <mutex>
+#include <sstream>
+#include <thread>
+
+#include <gitlock.hpp>
+
+namespace {
+
+const char *const operations = "open close acquire try start cancel look extend release watch handle detach fork "
+                               "handle-of resume extend-handle release-handle status list log break clean doctor";
+
+using fields = std::map<std::string, std::string>;
+using gitlock::milliseconds;
+
+std::string encode(const std::string &value) {
+  static const char *const digits = "0123456789ABCDEF";
+  std::string text;
+  for (char c : value) {
+    if (c == '%' || c == '\t' || c == '\n' || c == '\r') text += {'%', digits[c / 16], digits[c % 16]};
+    else text += c;
+  }
+  return text;
+}
+
+std::string decode(const std::string &value) {
+  std::string text;
+  for (std::size_t at = 0; at < value.size(); at++) {
+    if (value[at] == '%') text += static_cast<char>(std::stoi(value.substr(at + 1, 2), nullptr, 16)), at += 2;
+    else text += value[at];
+  }
+  return text;
+}
+
+/** A line that is being made, written in one piece. */
+struct line {
+  explicit line(const std::string &verb) : text(verb) {}
+  line &add(const std::string &key, const std::string &value) {
+    text += "\t" + key + "=" + encode(value);
+    return *this;
+  }
+  line &add(const gitlock::guard &guard) {
+    return add("id", guard.id()).add("token", std::to_string(guard.token())).add("mode", guard.is_shared() ? "shared" : "exclusive");
+  }
+  line &add(const gitlock::error &error) {
+    const char *name = "error";
+    if (dynamic_cast<const gitlock::held *>(&error)) name = "held";
+    if (dynamic_cast<const gitlock::timeout *>(&error)) name = "timeout";
+    if (dynamic_cast<const gitlock::cancelled *>(&error)) name = "cancelled";
+    if (dynamic_cast<const gitlock::lock_lost *>(&error)) name = "lock_lost";
+    if (dynamic_cast<const gitlock::not_owner *>(&error)) name = "not_owner";
+    return add("class", std::string("gitlock::") + name).add("error", error.json());
+  }
+  void say() const {
+    static std::mutex one;
+    std::lock_guard<std::mutex> alone(one);
+    std::cout << text << std::endl;
+  }
+  std::string text;
+};
+
+std::optional<std::string> get(const fields &given, const std::string &key) {
+  auto found = given.find(key);
+  return found != given.end() ? std::optional<std::string>(found->second) : std::nullopt;
+}
+
+std::optional<milliseconds> time(const fields &given, const std::string &key) {
+  auto value = get(given, key);
+  return value ? std::optional<milliseconds>(std::stoll(*value)) : std::nullopt;
+}
+
+gitlock::acquire_options options_of(const fields &given) {
+  gitlock::acquire_options options;
+  options.shared = given.count("shared") != 0;
+  options.priority = static_cast<std::int32_t>(std::stoll(get(given, "priority").value_or("0")));
+  options.ttl = time(given, "ttl");
+  options.wait = time(given, "wait");
+  options.max_hold = time(given, "max_hold");
+  if (auto renew = get(given, "renew")) options.renew = *renew == "yes";
+  options.owner = get(given, "owner").value_or("");
+  options.fingerprint = get(given, "fingerprint").value_or("");
+  options.reason = get(given, "reason").value_or("");
+  return options;
+}
+
+struct shim {
+  std::optional<gitlock::manager> manager;
+  std::mutex mutex;
+  std::map<std::string, gitlock::guard> guards;
+  std::map<std::string, gitlock::cancel_token> waits;
+
+  gitlock::guard &guard(const fields &given) {
+    std::lock_guard<std::mutex> alone(mutex);
+    return guards.at(given.at("guard"));
+  }
+
+  void keep(line &told, const fields &given, gitlock::guard guard) {
+    std::lock_guard<std::mutex> alone(mutex);
+    told.add(guard);
+    auto name = get(given, "as").value_or(guard.name());
+    guards[name] = std::move(guard);
+  }
+
+  /** Waits on a thread of its own, and tells when that is over. */
+  void start(fields given) {
+    std::thread([this, given, token = &waits[given.at("wait_as")]]() mutable {
+      const std::string about = given["as"] = given.at("wait_as");
+      line told("event");
+      told.add("kind", "ended").add("about", about);
+      try {
+        auto options = options_of(given);
+        options.cancel = token;
+        options.on_wait = [&about](std::size_t ahead, std::string_view) {
+          line("event").add("kind", "waiting").add("about", about).add("ahead", std::to_string(ahead)).say();
+        };
+        keep(told, given, manager->acquire(given.at("name"), options));
+      } catch (const gitlock::error &error) {
+        told.add(error);
+      }
+      told.say();
+    }).detach();
+  }
+
+  void carry_out(const std::string &verb, const fields &given, line &told) {
+    auto name = get(given, "name").value_or(""), handle = get(given, "handle").value_or("");
+    if (verb == "supports") told.add("operations", operations);
+    else if (verb == "open") {
+      gitlock::options options;
+      options.lock_prefix = get(given, "prefix").value_or("");
+      options.owner = get(given, "owner").value_or("");
+      if (auto keep = get(given, "keep")) options.keep = std::stoll(*keep);
+      options.lock_timeout = time(given, "lock_timeout");
+      options.max_clock_skew = time(given, "max_clock_skew");
+      manager.reset();
+      manager.emplace(given.at("path"), options);
+    } else if (verb == "close") manager.reset();
+    else if (verb == "acquire") keep(told, given, manager->acquire(name, options_of(given)));
+    else if (verb == "try") {
+      // With a std::error_code, as those who don't throw do it; what failed is told in full all the same.
+      auto options = options_of(given);
+      options.wait = milliseconds(0);
+      std::error_code code;
+      gitlock::guard taken = manager->acquire(name, options, code);
+      if (code) gitlock::detail::raise(code.value());
+      keep(told, given, std::move(taken));
+    } else if (verb == "start") start(given);
+    else if (verb == "cancel") waits.at(given.at("wait_as")).cancel();
+    else if (verb == "look") {
+      auto &held = guard(given);
+      told.add(held).add("lost", held.is_lost() ? "true" : "false").add("remaining", std::to_string(held.remaining().count()));
+    } else if (verb == "extend") guard(given).extend(time(given, "ttl"));
+    else if (verb == "release") guard(given).release();
+    else if (verb == "watch") {
+      guard(given).on_lost([about = given.at("guard")](std::string_view error) {
+        line("event").add("kind", "lost").add("about", about).add("class", "gitlock::lock_lost").add("error", std::string(error)).say();
+      });
+    } else if (verb == "handle") told.add("handle", guard(given).handle());
+    else if (verb == "detach") told.add("handle", guard(given).detach());
+    else if (verb == "handle-of") told.add("handle", gitlock::handle_by_fingerprint(name, given.at("fingerprint")));
+    else if (verb == "resume") keep(told, given, manager->resume(handle));
+    else if (verb == "extend-handle") told.add("remaining", std::to_string(manager->extend(handle, time(given, "ttl")).count()));
+    else if (verb == "release-handle") manager->release(handle);
+    else if (verb == "status") told.add("json", manager->status(name));
+    else if (verb == "list") told.add("json", manager->list());
+    else if (verb == "log") told.add("json", manager->log(name, std::stoul(get(given, "most").value_or("100"))));
+    else if (verb == "break") told.add("json", manager->break_lock(name, get(given, "reason").value_or(""), get(given, "tenure").value_or("")));
+    else if (verb == "clean") told.add("json", manager->clean(time(given, "grace")));
+    else if (verb == "doctor") told.add("json", manager->doctor(given.count("fix") != 0));
+    else throw std::invalid_argument("nobody knows how to " + verb);
+  }
+
+  void answer(const std::string &verb, const fields &given) {
+    line ok("ok"), failed("error");
+    ok.add("n", given.at("n"));
+    failed.add("n", given.at("n"));
+    try {
+      carry_out(verb, given, ok);
+      ok.say();
+    } catch (const gitlock::error &error) {
+      failed.add(error).say();
+    }
+  }
+};
+
+} // namespace
+
+int main() {
+  static shim here; // waits on other threads may look at it until the very end
+  for (std::string text; std::getline(std::cin, text);) {
+    std::istringstream words(text);
+    std::string verb, word;
+    std::getline(words, verb, '\t');
+    fields given;
+    while (std::getline(words, word, '\t')) {
+      auto at = word.find('=');
+      given[word.substr(0, at)] = decode(word.substr(at + 1));
+    }
+    if (verb != "fork") here.answer(verb, given);
+    // A copy of this process tries to use a guard, and answers in its place.
+    else if (fork() == 0) here.answer("extend", given), _exit(0);
+    else wait(nullptr);
+  }
+  here.guards.clear();
+  here.manager.reset();
+  std::cout.flush();
+  _exit(0); // without ending what detached threads use
+}

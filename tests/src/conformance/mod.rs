@@ -1,0 +1,54 @@
+//! The conformance set: plain-text scenarios, one runner, and one small shim for each surface.
+//!
+//! `tests/conformance/README.md` says how scenarios are written, what a shim has to do, and how a
+//! surface or an operation is added. A scenario is played on every surface alone, and then with
+//! different surfaces as its roles.
+
+mod expect;
+mod plan;
+mod play;
+mod role;
+mod scenario;
+mod suite;
+mod table;
+mod tool;
+mod wire;
+mod words;
+
+use std::path::PathBuf;
+
+pub use table::Programs;
+
+/// Runs what the command line asks for: `[FILTER] [--jobs N] [--surface NAME]... --FLAG PATH...`, with a
+/// path for each of the programs that `cargo xtask conformance` builds, and with `--faulty-FLAG` for those
+/// that have faults seeded.
+pub fn main(arguments: impl Iterator<Item = String>) -> Result<(), String> {
+    let mut choice = suite::Choice { jobs: 2, filter: None, surfaces: Vec::new() };
+    let (mut scenarios, mut sound, mut faulty) = (PathBuf::new(), Programs::default(), Vec::new());
+    let mut arguments = arguments;
+    while let Some(word) = arguments.next() {
+        let Some(flag) = word.strip_prefix("--") else {
+            choice.filter = Some(word);
+            continue;
+        };
+        let value = arguments.next().ok_or_else(|| format!("--{flag} needs a value"))?;
+        match flag {
+            "jobs" => choice.jobs = value.parse().map_err(|_| format!("--jobs {value:?} is no number"))?,
+            "surface" => choice.surfaces.push(value),
+            "scenarios" => scenarios = value.into(),
+            _ => match flag.strip_prefix("faulty-") {
+                Some(flag) => faulty.push((flag.to_owned(), value)),
+                None => set(&mut sound, flag, value)?,
+            },
+        }
+    }
+    let mut with_faults = sound.clone();
+    faulty.into_iter().try_for_each(|(flag, value)| set(&mut with_faults, &flag, value))?;
+    let start = play::processes(sound, with_faults);
+    suite::run(scenario::read_all(&scenarios)?, &choice, &start)
+}
+
+fn set(programs: &mut Programs, flag: &str, value: String) -> Result<(), String> {
+    *programs.place(flag).ok_or_else(|| format!("there is no --{flag}"))? = value.into();
+    Ok(())
+}

@@ -1,0 +1,84 @@
+//! `cargo xtask conformance`: builds every surface and its shim, as users get them, and plays the
+//! scenarios of `tests/conformance`.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use crate::{
+    c::output,
+    commands::{run, target},
+    install::install,
+    python,
+};
+
+/// The shims that a compiler makes: compiler, standard, source.
+const COMPILED: [(&str, &str, &str); 2] = [("cc", "-std=c11", "shim.c"), ("c++", "-std=c++17", "shim.cpp")];
+
+pub(crate) fn run_with(root: &Path, arguments: &[String]) -> Result<(), String> {
+    let prefix = target(root).join("conformance");
+    install(root, &prefix)?;
+    let [c, cpp] = COMPILED.map(|shim| compile(root, &prefix, shim));
+    let interpreter = python::environment(root)?;
+    python::install(root, &interpreter)?;
+    let (built, faulty) = (target(root).join("debug"), faulty(root)?);
+    let here = root.join("tests/conformance");
+    let mut command = Command::new(built.join("conformance"));
+    command.args(arguments).current_dir(root);
+    for (flag, path) in [
+        ("--scenarios", PathBuf::from("tests/conformance/scenarios")),
+        ("--shims", here.join("shims")),
+        ("--rust", built.join("conformance_rust")),
+        ("--c", c?),
+        ("--cpp", cpp?),
+        ("--library", prefix.join("lib")),
+        ("--python", interpreter.into()),
+        ("--git-lock", prefix.join("bin/git-lock")),
+        ("--faulty-library", faulty.clone()),
+        ("--faulty-packages", faulty.clone()),
+        ("--faulty-git-lock", faulty.join("git-lock")),
+    ] {
+        command.arg(flag).arg(path);
+    }
+    match command.status() {
+        Ok(status) if status.success() => Ok(()),
+        Ok(_) => Err("the conformance set is not as expected".to_owned()),
+        Err(error) => Err(format!("the runner can't be started: {error}")),
+    }
+}
+
+/// The surfaces with a core that has faults to be seeded, as none that is shipped has, in one folder.
+fn faulty(root: &Path) -> Result<PathBuf, String> {
+    // Built together, they share the features that the tests ask of the core.
+    let packages = ["gitlock-tests", "gitlock-ffi", "gitlock-python", "git-lock"].map(|name| ["-p", name]).concat();
+    run(root, "cargo", &[&["build", "--quiet"], &packages[..]].concat())?;
+    let (built, folder) = (target(root).join("debug"), target(root).join("conformance/faulty"));
+    let failed = |error: std::io::Error| format!("can't fill {}: {error}", folder.display());
+    let _ = fs::remove_dir_all(&folder);
+    fs::create_dir_all(folder.join("gitlock")).map_err(failed)?;
+    let copy = |from: PathBuf, to: &str| fs::copy(from, folder.join(to)).map(drop).map_err(failed);
+    for entry in fs::read_dir(root.join("bindings-python/python/gitlock")).map_err(failed)?.flatten() {
+        if entry.path().extension().is_some_and(|ending| ending == "py") {
+            copy(entry.path(), &format!("gitlock/{}", entry.file_name().to_string_lossy()))?;
+        }
+    }
+    let (ending, soname) =
+        if cfg!(target_os = "macos") { ("dylib", "libgitlock.0.dylib") } else { ("so", "libgitlock.so.0") };
+    copy(built.join(format!("lib_gitlock.{ending}")), "gitlock/_gitlock.abi3.so")?;
+    copy(built.join(format!("libgitlock_c.{ending}")), soname)?;
+    copy(built.join("git-lock"), "git-lock")?;
+    Ok(folder)
+}
+
+fn compile(root: &Path, prefix: &Path, (compiler, standard, source): (&str, &str, &str)) -> Result<PathBuf, String> {
+    let program = prefix.join("bin").join(source.replace('.', "-"));
+    let (include, lib) = (prefix.join("include"), prefix.join("lib"));
+    let mut command = Command::new(compiler);
+    command.args([standard, "-Wall", "-Wextra", "-Werror", "-pthread", "-g"]).arg("-I").arg(include).arg("-o");
+    command.arg(&program).arg(root.join("tests/conformance/shims").join(source)).arg("-L").arg(lib).arg("-lgitlock");
+    fs::create_dir_all(prefix.join("bin")).map_err(|error| format!("{}: {error}", prefix.display()))?;
+    output(&mut command)?;
+    Ok(program)
+}
