@@ -3,6 +3,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use gitlock::ErrorCode;
+
 use super::{
     play::Cast,
     scenario::{Action, Scenario},
@@ -23,6 +25,8 @@ pub(super) struct Run<'a> {
 pub(super) struct Plan<'a> {
     pub(super) runs: Vec<Run<'a>>,
     pub(super) skipped: Vec<String>,
+    /// The codes that only this machine keeps from being raised.
+    pub(super) excused: BTreeSet<ErrorCode>,
     /// Two surfaces that don't meet in any run, in this order.
     pub(super) strangers: Vec<(&'static str, &'static str)>,
 }
@@ -41,7 +45,7 @@ fn unfit(scenario: &Scenario, surface: &Surface) -> Option<String> {
 
 /// Plans the runs of these scenarios on these surfaces; of the whole set until all have met.
 pub(super) fn plan<'a>(scenarios: &'a [Scenario], surfaces: &[&'static Surface], is_whole: bool) -> Plan<'a> {
-    let mut plan = Plan { runs: Vec::new(), skipped: Vec::new(), strangers: Vec::new() };
+    let mut plan = Plan { runs: Vec::new(), skipped: Vec::new(), excused: BTreeSet::new(), strangers: Vec::new() };
     let mut playable = Vec::new();
     for scenario in scenarios {
         let needs = scenario.steps.iter().find_map(|step| match &step.action {
@@ -50,6 +54,7 @@ pub(super) fn plan<'a>(scenarios: &'a [Scenario], surfaces: &[&'static Surface],
         });
         if let Some(why) = needs {
             plan.skipped.push(format!("{}: SKIPPED on this machine: {why}", scenario.name));
+            plan.excused.extend(scenario.codes());
             continue;
         }
         let mut fit = Vec::new();

@@ -2,8 +2,10 @@
 
 use std::{collections::BTreeSet, fs, path::Path};
 
+use gitlock::ErrorCode;
+
 use super::{
-    expect::{Expectation, Test},
+    expect::{End, Expectation, Test},
     table::{OPERATIONS, Operation, SURFACES, TIMES, TOOL, surface},
     words::{mentioned, millis, split},
 };
@@ -30,6 +32,14 @@ impl Scenario {
     pub(super) fn operations(&self) -> impl Iterator<Item = &'static str> + '_ {
         self.steps.iter().filter_map(|step| match &step.action {
             Action::Ask { operation, .. } => Some(operation.name),
+            _ => None,
+        })
+    }
+
+    /// The codes that it expects.
+    pub(super) fn codes(&self) -> impl Iterator<Item = ErrorCode> + '_ {
+        self.steps.iter().filter_map(|step| match step.expected.end {
+            End::Code(code) => Some(code),
             _ => None,
         })
     }
@@ -245,10 +255,7 @@ fn operation(table: &'static [Operation], words: &[String]) -> Result<Asked, Str
 
 #[cfg(test)]
 mod tests {
-    use gitlock::ErrorCode;
-
     use super::*;
-    use crate::conformance::expect::End;
 
     const HEAD: &str = "title: t\nroles: A, B\n";
 
