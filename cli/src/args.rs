@@ -59,7 +59,8 @@ Exit codes:
 `run` passes its command's exit code through; 126 and 127 say that it could not be started.
 
 Environment:
-  GIT_LOCK_HANDLE  the tenure that `extend` and `release` mean unless told otherwise
+  GIT_LOCK_HANDLE  the tenure that `extend` and `release` mean unless told otherwise, and under
+                   which `run` and `acquire` take what is below its lock
   GIT_LOCK_LOG     what to log on stderr, such as debug or gitlock=debug
   GIT_DIR          the repository, as for Git itself
 Lengths of time are written 500ms, 30s, 2m, 1h, or as a number of seconds.";
@@ -86,8 +87,9 @@ pub(crate) enum Command {
     /// Run a command while holding a lock
     ///
     /// Waits for the lock, runs the command without a shell, renews the lease while it runs, and releases the lock
-    /// when it ends. The command sees GIT_LOCK_NAME, GIT_LOCK_TOKEN and GIT_LOCK_HANDLE, gets the signals that are
-    /// sent to `git lock run`, and has the terminal.
+    /// when it ends. The command sees GIT_LOCK_NAME, GIT_LOCK_TOKEN, GIT_LOCK_HANDLE and with --slots GIT_LOCK_SLOT,
+    /// gets the signals that are sent to `git lock run`, and has the terminal. A `git lock` in it takes what is below
+    /// the lock at once.
     ///
     /// If the lock is lost, the command and all processes of its process group are stopped before anybody else may
     /// hold the lock, and the exit code is 3. If `git lock run` itself is killed, its guardian kills them. What
@@ -109,6 +111,8 @@ pub(crate) enum Command {
     Status(Status),
     /// List the locks that are held, one per line
     List,
+    /// Show who waits for whom, and which waits would never end
+    Graph(Graph),
     /// Show a lock's ended tenures, newest first
     Log(Log),
     /// End what has ended by itself, and delete superseded objects
@@ -141,6 +145,12 @@ pub(crate) struct Request {
     /// Beside other shared holders
     #[arg(short = 's', long)]
     pub(crate) shared: bool,
+    /// One of N slots instead of the whole lock; everybody has to say the same N
+    #[arg(long, value_name = "N", conflicts_with = "shared")]
+    pub(crate) slots: Option<u32>,
+    /// This lock too, all of them or none; may be repeated
+    #[arg(long, value_name = "NAME")]
+    pub(crate) also: Vec<String>,
     /// Higher goes first: each step is worth 30 s of waiting
     #[arg(long, value_name = "N", default_value_t = 0, allow_negative_numbers = true)]
     pub(crate) priority: i32,
@@ -204,6 +214,13 @@ pub(crate) struct Extend {
 pub(crate) struct Status {
     /// The lock
     pub(crate) name: Option<String>,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Graph {
+    /// In the language of Graphviz
+    #[arg(long, conflicts_with = "json")]
+    pub(crate) dot: bool,
 }
 
 #[derive(Args, Debug)]

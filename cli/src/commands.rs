@@ -6,7 +6,7 @@ use gitlock::{DEFAULT_TTL, ErrorCode, LockHandle, LockManager, Severity, json};
 use serde_json::{Value, json};
 
 use crate::{
-    args::{Acquire, Break, Clean, Doctor, Extend, Log, Status, Tenure},
+    args::{Acquire, Break, Clean, Doctor, Extend, Graph, Log, Status, Tenure},
     duration::show,
     failure::Failure,
     output::{self, plain, say},
@@ -55,6 +55,7 @@ pub(crate) fn acquire(manager: &LockManager, asked: &Acquire, json: bool) -> Exi
             "id": guard.id(),
             "token": guard.token(),
             "mode": guard.mode().as_str(),
+            "slot": guard.slot(),
             "fingerprint": fingerprint,
             "ttl": u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX),
         })
@@ -147,6 +148,16 @@ pub(crate) fn status(manager: &LockManager, asked: &Status, json: bool) -> Exit 
 pub(crate) fn list(manager: &LockManager, json: bool) -> Exit {
     let listing = manager.list()?;
     answer(json, || json::listing(&listing), || output::listing_text(&listing))
+}
+
+pub(crate) fn graph(manager: &LockManager, asked: &Graph, json: bool) -> Exit {
+    let graph = manager.graph()?;
+    let text = || if asked.dot { plain_lines(&graph.to_dot()) } else { output::graph_text(&graph) };
+    answer(json, || json::graph(&graph), text)
+}
+
+fn plain_lines(text: &str) -> String {
+    text.lines().map(|line| plain(line) + "\n").collect()
 }
 
 pub(crate) fn log(manager: &LockManager, asked: &Log, json: bool) -> Exit {

@@ -57,6 +57,7 @@ fn carry_out(arguments: &Arguments) -> Exit {
         Command::Log(asked) => commands::log(&manager, asked, json),
         Command::Clean(asked) => commands::clean(&manager, asked, json),
         Command::Break(asked) => commands::break_lock(&manager, asked, json),
+        Command::Graph(asked) => commands::graph(&manager, asked, json),
         Command::Doctor(asked) => commands::doctor(&manager, asked, json),
         Command::Guardian => Ok(0), // it has no repository, and was started before
     }

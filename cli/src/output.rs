@@ -2,7 +2,7 @@
 
 use std::io::{self, Write};
 
-use gitlock::{Bound, Finding, Holder, JournalEntry, Listing, LockStatus, Severity};
+use gitlock::{Bound, Finding, Holder, JournalEntry, Listing, LockStatus, Severity, WaitGraph};
 
 use crate::{duration::show, failure::Failure, moment};
 
@@ -47,16 +47,19 @@ pub(crate) fn status_text(status: &LockStatus) -> String {
     if let Some(problem) = &status.problem {
         return format!("{name}: counts as held: {}\n", plain(problem));
     }
-    if status.holders.is_empty() {
-        return format!("{name}: free\n");
-    }
-    let mut text = format!("{name}: held\n");
-    for held in &status.holders {
+    let mut text = match (status.holders.is_empty(), status.intents.is_empty()) {
+        (true, true) => return format!("{name}: free\n"),
+        (true, false) => format!("{name}: free, but something below it is held\n"),
+        (false, _) => format!("{name}: held\n"),
+    };
+    for held in status.everybody() {
         let renewed = match held.holder.claim.bound {
             Bound::Process => "unless renewed",
             Bound::Lease => "unless extended",
         };
         let token = held.holder.token.map(|token| format!(", token {token}")).unwrap_or_default();
+        let slot = held.holder.slot.zip(held.holder.claim.slots);
+        let token = token + &slot.map(|(slot, of)| format!(", slot {slot} of {of}")).unwrap_or_default();
         text += &format!(
             "  {} by {}\n    for {}, until {} {renewed}{token}\n",
             held.holder.claim.mode,
@@ -82,6 +85,20 @@ pub(crate) fn status_text(status: &LockStatus) -> String {
     text
 }
 
+/// Who waits for whom, a line each.
+pub(crate) fn graph_text(graph: &WaitGraph) -> String {
+    let mut text = String::new();
+    for edge in &graph.edges {
+        let how = if edge.holds { "holds it" } else { "waits before it" };
+        let (owner, other, lock) = (plain(&edge.owner), plain(&edge.blocked_by), plain(edge.lock.as_str()));
+        text += &format!("{owner} waits for {lock}: {other} {how}\n");
+    }
+    for cycle in &graph.cycles {
+        text += &format!("deadlock: {}\n", plain(&cycle.to_string()));
+    }
+    text
+}
+
 /// Every lock that is held, a line each.
 pub(crate) fn listing_text(listing: &Listing) -> String {
     let mut text = String::new();
@@ -98,7 +115,12 @@ pub(crate) fn listing_text(listing: &Listing) -> String {
                 format!("{}{more}\t{}\tuntil {until}", holder_words(&first.holder), first.holder.claim.mode)
             }
             (None, Some(problem)) => plain(problem),
-            (None, None) => continue,
+            (None, None) => match lock.intents.first() {
+                Some(below) => {
+                    format!("something below it by {}\t{}", holder_words(&below.holder), below.holder.claim.mode)
+                }
+                None => continue,
+            },
         };
         let queue = if lock.queue.is_empty() { String::new() } else { format!("\t{} waiting", lock.queue.len()) };
         text += &format!("{name}\t{held}{queue}\n");

@@ -1,8 +1,8 @@
 //! What `acquire` and `run` have in common: asking for a lock, and waiting for it.
 
-use gitlock::{CancelToken, LockGuard, LockManager, LockRequest};
+use gitlock::{CancelToken, LockGuard, LockHandle, LockManager, LockRequest};
 
-use crate::{args::Request, failure::Failure, wait_display::WaitDisplay};
+use crate::{args::Request, commands, failure::Failure, wait_display::WaitDisplay};
 
 /// Acquires the lock as the command line says. `prepare` adds what it doesn't.
 pub(crate) fn acquire<'a>(
@@ -12,7 +12,16 @@ pub(crate) fn acquire<'a>(
     cancel: &CancelToken,
     prepare: impl FnOnce(LockRequest<'a>) -> LockRequest<'a>,
 ) -> Result<LockGuard, Failure> {
-    let mut request = manager.lock(name).priority(asked.priority).cancel(cancel);
+    let names: Vec<&str> = std::iter::once(name).chain(asked.also.iter().map(String::as_str)).collect();
+    let mut request = manager.lock_all(&names).priority(asked.priority).cancel(cancel);
+    // Inside of a run: below its own lock.
+    let outer = std::env::var(commands::HANDLE).ok().and_then(|text| text.parse::<LockHandle>().ok());
+    if let Some(outer) = outer.filter(|outer| names.iter().any(|name| outer.is_above(name))) {
+        request = request.within(&outer);
+    }
+    if let Some(slots) = asked.slots {
+        request = request.slots(slots);
+    }
     if let Some(ttl) = asked.ttl {
         request = request.ttl(ttl);
     }

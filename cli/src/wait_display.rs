@@ -131,7 +131,7 @@ fn draw(shared: &Shared, style: Style) {
 
 /// What a new line is worth: who holds, and the place. A renewal isn't.
 fn what_changes(progress: &WaitProgress) -> (Vec<String>, usize, usize) {
-    let holders = progress.status.holders.iter().map(|held| held.holder.claim.id.clone()).collect();
+    let holders = progress.status.everybody().map(|held| held.holder.claim.id.clone()).collect();
     (holders, progress.ahead, progress.status.queue.len())
 }
 
@@ -139,9 +139,9 @@ fn what_changes(progress: &WaitProgress) -> (Vec<String>, usize, usize) {
 fn describe(progress: &WaitProgress, elapsed: u64) -> String {
     let status = &progress.status;
     let place = format!("place {} of {}", progress.ahead + 1, status.queue.len().max(progress.ahead + 1));
-    let held = match (status.holders.first(), &status.problem) {
+    let held = match (status.everybody().next(), &status.problem) {
         (Some(first), _) => {
-            let more = match status.holders.len() {
+            let more = match status.everybody().count() {
                 1 => String::new(),
                 count => format!(" and {} more", count - 1),
             };

@@ -59,7 +59,7 @@ fn a_lock_by_its_handle_from_acquire_to_release() {
 fn a_lock_by_a_fingerprint() {
     let repo = Repo::new();
     let taken = json(&repo, &["acquire", "build", "--fingerprint", "mine", "--ttl", "1m"]);
-    assert_eq!(keys(&taken), ["fingerprint", "handle", "id", "mode", "name", "token", "ttl"]);
+    assert_eq!(keys(&taken), ["fingerprint", "handle", "id", "mode", "name", "slot", "token", "ttl"]);
     assert_eq!((&taken["fingerprint"], &taken["ttl"]), (&"mine".into(), &60_000.into()));
     fails(&repo, &["release", "build", "--fingerprint", "yours"], 3, "NOT_OWNER");
     fails(&repo, &["extend", "build", "--fingerprint", "yours"], 3, "NOT_OWNER");
@@ -438,4 +438,36 @@ fn the_log_of_the_program_goes_to_stderr_if_asked_for() {
     let output = lock(&repo, &["list"]).env("GIT_LOCK_LOG", "debug").output().unwrap();
     assert!(err(&output).contains("opened"), "{}", err(&output));
     assert_eq!(err(&done(&repo, &["list"])), "");
+}
+
+#[test]
+fn what_is_below_a_run_is_its_own_and_several_locks_are_one_request() {
+    let repo = Repo::new();
+    let exe = env!("CARGO_BIN_EXE_git-lock");
+    ok(&repo, &["run", "deploy", "--", exe, "run", "-n", "deploy/eu", "--", "true"]);
+    let handle = ok(&repo, &["acquire", "deploy/eu", "--also", "web"]);
+    fails(&repo, &["acquire", "-n", "deploy"], 1, "HELD");
+    fails(&repo, &["acquire", "-n", "x", "--also", "web"], 1, "HELD");
+    free(&repo, "x");
+    let listed = ok(&repo, &["list"]);
+    assert!(listed.contains("deploy\tsomething below it by "), "{listed}");
+    assert!(ok(&repo, &["status", "deploy"]).starts_with("deploy: free, but something below it is held\n"));
+    fails(&repo, &["break", "deploy"], 3, "LOCK_LOST");
+    ok(&repo, &["extend", &handle]);
+    ok(&repo, &["release", &handle]);
+    assert_eq!(ok(&repo, &["list"]), "");
+}
+
+#[test]
+fn slots_say_which_one_it_is() {
+    let repo = Repo::new();
+    let slot = |arguments: &[&str]| json(&repo, &[&["acquire", "port", "-n"], arguments].concat())["slot"].clone();
+    assert_eq!((slot(&["--slots", "2"]), slot(&["--slots", "2"])), (0.into(), 1.into()));
+    fails(&repo, &["acquire", "port", "-n", "--slots", "2"], 1, "HELD");
+    fails(&repo, &["acquire", "port", "-n", "--slots", "3"], 2, "SLOTS_DIFFER");
+    assert!(ok(&repo, &["status", "port"]).contains(", slot 1 of 2\n"));
+    assert_eq!(ok(&repo, &["run", "disk", "--slots", "3", "--", "printenv", "GIT_LOCK_SLOT"]), "0\n");
+    assert_eq!(ok(&repo, &["graph"]), "");
+    assert!(ok(&repo, &["graph", "--dot"]).starts_with("digraph waits {"));
+    assert_eq!(json(&repo, &["graph"])["cycles"], Value::Array(Vec::new()));
 }

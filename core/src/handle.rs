@@ -54,6 +54,12 @@ impl LockHandle {
         &self.names
     }
 
+    /// Whether a name is below one of its locks, so that [`LockRequest::within`](crate::LockRequest::within)
+    /// takes it at once.
+    pub fn is_above(&self, name: &str) -> bool {
+        self.names.iter().any(|own| name.strip_prefix(own.as_str()).is_some_and(|below| below.starts_with('/')))
+    }
+
     /// The tenure's id, if it is known.
     pub fn id(&self) -> Option<&str> {
         self.id.as_deref()

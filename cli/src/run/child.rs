@@ -45,7 +45,12 @@ impl Job {
             [program, arguments @ ..] => (program, arguments),
             [] => return Err(Failure::usage("there is no command to run")),
         };
-        let spawned = Command::new(program)
+        let mut command = Command::new(program);
+        match guard.slot() {
+            Some(slot) => command.env("GIT_LOCK_SLOT", slot.to_string()),
+            None => command.env_remove("GIT_LOCK_SLOT"),
+        };
+        let spawned = command
             .args(arguments)
             .env("GIT_LOCK_NAME", guard.name().as_str())
             .env("GIT_LOCK_TOKEN", guard.token().to_string())
