@@ -2,13 +2,14 @@
 
 use std::sync::{Arc, PoisonError, RwLock};
 
-use gitlock::{Error, ErrorCode, LockGuard, Mode, Result};
+use gitlock::{CancelToken, Error, ErrorCode, LockGuard, Mode, Result, json};
 use pyo3::{prelude::*, types::PyTuple};
 
 use crate::{
     errors::{exception, outside},
+    manager::{SIGNALS_EVERY, waiting},
     messenger,
-    options::ttl,
+    options::{seconds, tell, ttl},
 };
 
 /// One tenure of a lock.
@@ -22,12 +23,11 @@ pub(crate) struct Guard {
     /// The tenure's id.
     #[pyo3(get)]
     id: String,
-    /// The fencing token.
+    /// Which slot it has, if the lock was taken as one of several.
     #[pyo3(get)]
-    token: u64,
-    /// Whether others may hold beside it.
-    #[pyo3(get)]
-    shared: bool,
+    slot: Option<u32>,
+    /// The fencing token, as it is when nothing else is known any more.
+    first_token: u64,
 }
 
 impl Guard {
@@ -35,8 +35,8 @@ impl Guard {
         Guard {
             name: guard.name().as_str().to_owned(),
             id: guard.id().to_owned(),
-            token: guard.token(),
-            shared: guard.mode() == Mode::Shared,
+            slot: guard.slot(),
+            first_token: guard.token(),
             guard: RwLock::new(Some(guard)),
         }
     }
@@ -58,6 +58,59 @@ impl Guard {
 
 #[pymethods]
 impl Guard {
+    /// The fencing token.
+    #[getter]
+    fn token(&self) -> u64 {
+        self.with(|guard| Ok(guard.token())).unwrap_or(self.first_token)
+    }
+
+    /// Whether others may hold beside it.
+    #[getter]
+    fn shared(&self) -> bool {
+        self.with(|guard| Ok(guard.mode() == Mode::Shared)).unwrap_or(false)
+    }
+
+    /// Every lock that was asked for, with its token.
+    fn tokens(&self, py: Python<'_>) -> PyResult<Vec<(String, u64)>> {
+        let all = |guard: &LockGuard| {
+            let names = guard.names().iter().map(|name| name.as_str().to_owned());
+            Ok(names.map(|name| (guard.token_of(&name).unwrap_or_default(), name)).map(|(t, n)| (n, t)).collect())
+        };
+        outside(py, || self.with(all))
+    }
+
+    /// Waits as long as the seconds say. Python's signal handlers run meanwhile.
+    fn upgrade(&self, py: Python<'_>, wait: Option<f64>) -> PyResult<()> {
+        let wait = seconds(py, "timeout", wait)?;
+        let upgrade = |cancel: &CancelToken, attend: &mut dyn FnMut()| {
+            self.with(|guard| guard.upgrade_attending(wait, Some(cancel), SIGNALS_EVERY, attend))
+        };
+        waiting(py, upgrade)
+    }
+
+    fn downgrade(&self, py: Python<'_>) -> PyResult<()> {
+        outside(py, || self.with(LockGuard::downgrade))
+    }
+
+    fn wanted(&self, py: Python<'_>) -> PyResult<String> {
+        tell(py, || Ok(json::wanted(&self.with(LockGuard::wanted)?)))
+    }
+
+    /// Calls `listener(waiters, priority)` whenever that changes, on a thread of gitlock's own.
+    fn on_wanted(&self, py: Python<'_>, listener: Py<PyAny>) -> PyResult<()> {
+        let listener = Arc::new(listener);
+        let listen = |guard: &LockGuard| {
+            guard.on_wanted(move |wanted| {
+                let (waiters, priority) = (wanted.waiters, wanted.priority);
+                messenger::call(&listener, move |py| {
+                    PyTuple::new(py, [waiters.into_pyobject(py)?.into_any(), priority.into_pyobject(py)?.into_any()])
+                });
+            });
+            Ok(())
+        };
+        outside(py, || self.with(listen))
+    }
+
     fn is_lost(&self) -> bool {
         self.with(|guard| Ok(guard.is_lost())).unwrap_or(true)
     }

@@ -13,7 +13,36 @@ use crate::{
 };
 
 /// How often a wait lets Python run signal handlers.
-const SIGNALS_EVERY: Duration = Duration::from_millis(50);
+pub(crate) const SIGNALS_EVERY: Duration = Duration::from_millis(50);
+
+/// Waits while others have the interpreter. Python's signal handlers run every so often; what one
+/// raises ends the wait, and is raised here.
+pub(crate) fn waiting<T: Send>(
+    py: Python<'_>,
+    wait: impl FnOnce(&CancelToken, &mut dyn FnMut()) -> gitlock::Result<T> + Send,
+) -> PyResult<T> {
+    let (result, raised) = py.detach(move || {
+        let (cancel, mut raised) = (CancelToken::new(), None);
+        let mut attend = || {
+            if raised.is_none() {
+                raised = Python::attach(|py| py.check_signals().err());
+                if raised.is_some() {
+                    cancel.cancel();
+                }
+            }
+        };
+        let result = caught(|| wait(&cancel, &mut attend));
+        (result, raised)
+    });
+    match (result, raised) {
+        (result, None) => result.map_err(|error| exception(py, &error)),
+        (result, Some(raised)) => {
+            // Granted at the same moment: nobody is going to release it.
+            py.detach(move || drop(result));
+            Err(raised)
+        }
+    }
+}
 
 /// The locks of one repository.
 #[pyclass(frozen, module = "gitlock._gitlock")]
@@ -44,43 +73,24 @@ impl Manager {
 
     /// Acquires, and waits for it as long as the options say. Python's signal handlers run meanwhile;
     /// what one raises ends the wait and is raised here.
-    fn acquire(&self, py: Python<'_>, name: &str, options: AcquireOptions) -> PyResult<Guard> {
-        let cancel = CancelToken::new();
-        let request = options.apply(py, self.0.lock(name))?.cancel(&cancel);
-        let (result, raised) = py.detach(move || {
-            let mut raised = None;
-            let mut attend = || {
-                if raised.is_none() {
-                    raised = Python::attach(|py| py.check_signals().err());
-                    if raised.is_some() {
-                        cancel.cancel();
-                    }
-                }
-            };
-            let result = caught(|| request.acquire_attending(SIGNALS_EVERY, &mut attend));
-            (result, raised)
-        });
-        match (result, raised) {
-            (Ok(guard), None) => Ok(Guard::new(guard)),
-            (Err(error), None) => Err(exception(py, &error)),
-            (result, Some(raised)) => {
-                // Granted at the same moment: nobody is going to release it.
-                py.detach(move || drop(result));
-                Err(raised)
-            }
-        }
+    fn acquire(&self, py: Python<'_>, names: Vec<String>, options: AcquireOptions) -> PyResult<Guard> {
+        let request = options.apply(py, self.0.lock_all(&names))?;
+        let wait = |cancel: &CancelToken, attend: &mut dyn FnMut()| {
+            request.cancel(cancel).acquire_attending(SIGNALS_EVERY, attend)
+        };
+        waiting(py, wait).map(Guard::new)
     }
 
     /// Acquires if that is possible at once.
-    fn acquire_now(&self, py: Python<'_>, name: &str, options: AcquireOptions) -> PyResult<Guard> {
-        let request = options.apply(py, self.0.lock(name))?;
+    fn acquire_now(&self, py: Python<'_>, names: Vec<String>, options: AcquireOptions) -> PyResult<Guard> {
+        let request = options.apply(py, self.0.lock_all(&names))?;
         outside(py, || request.acquire_now()).map(Guard::new)
     }
 
     /// Starts to acquire. `done(guard, exception)` is called once, on a thread of gitlock's own, with
     /// one of them `None`.
-    fn start(&self, py: Python<'_>, name: &str, options: AcquireOptions, done: Py<PyAny>) -> PyResult<Waiting> {
-        let request = options.apply(py, self.0.lock(name))?;
+    fn start(&self, py: Python<'_>, names: Vec<String>, options: AcquireOptions, done: Py<PyAny>) -> PyResult<Waiting> {
+        let request = options.apply(py, self.0.lock_all(&names))?;
         let done = Arc::new(done);
         let tell = move |result: gitlock::Result<gitlock::LockGuard>| {
             let result = result.map(Guard::new);
@@ -109,6 +119,19 @@ impl Manager {
 
     fn break_lock(&self, py: Python<'_>, name: &str, id: Option<&str>, reason: Option<&str>) -> PyResult<String> {
         tell(py, || Ok(json::broken(name, &self.0.break_lock(name, id, reason)?)))
+    }
+
+    fn verify(&self, py: Python<'_>, name: &str, token: u64) -> PyResult<()> {
+        outside(py, || self.0.verify(name, token))
+    }
+
+    fn graph(&self, py: Python<'_>) -> PyResult<String> {
+        tell(py, || Ok(json::graph(&self.0.graph()?)))
+    }
+
+    /// The graph in the language of Graphviz.
+    fn graph_dot(&self, py: Python<'_>) -> PyResult<String> {
+        outside(py, || Ok(self.0.graph()?.to_dot()))
     }
 
     fn clean(&self, py: Python<'_>, grace: Option<f64>) -> PyResult<String> {

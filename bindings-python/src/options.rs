@@ -6,7 +6,7 @@ use gitlock::{LockRequest, Options};
 use pyo3::{prelude::*, types::PyTuple};
 
 use crate::{
-    errors::{invalid, outside},
+    errors::{exception, invalid, outside},
     messenger,
 };
 
@@ -22,7 +22,7 @@ pub(crate) fn seconds(py: Python<'_>, what: &str, value: Option<f64>) -> PyResul
 
 /// Ends waits from another thread: every one that was given it, now and later.
 #[pyclass(frozen, module = "gitlock")]
-pub(crate) struct CancelToken(gitlock::CancelToken);
+pub(crate) struct CancelToken(pub(crate) gitlock::CancelToken);
 
 #[pymethods]
 impl CancelToken {
@@ -57,6 +57,8 @@ pub(crate) struct AcquireOptions {
     reason: Option<String>,
     cancel: Option<Py<CancelToken>>,
     on_wait: Option<Py<PyAny>>,
+    slots: Option<u32>,
+    within: Option<String>,
 }
 
 impl AcquireOptions {
@@ -86,6 +88,13 @@ impl AcquireOptions {
         }
         if let Some(reason) = self.reason {
             request = request.reason(reason);
+        }
+        if let Some(slots) = self.slots {
+            request = request.slots(slots);
+        }
+        if let Some(within) = self.within {
+            let within = within.parse().map_err(|error: gitlock::Error| exception(py, &error))?;
+            request = request.within(&within);
         }
         if let Some(cancel) = self.cancel {
             request = request.cancel(&cancel.get().0);

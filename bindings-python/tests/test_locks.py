@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import pickle
+import queue
 import signal
 import subprocess
 import sys
@@ -281,7 +282,7 @@ def test_an_error_says_who_holds(locks):
     held = locks.lock("build")
     held.acquire()
     with pytest.raises(gitlock.Held, match="is held by") as caught:
-        locks._manager.acquire_now("build", locks.lock("build")._options)
+        locks._manager.acquire_now(["build"], locks.lock("build")._options)
     assert caught.value.holder["pid"] == os.getpid() and caught.value.retry == "later"
 
 
@@ -432,6 +433,81 @@ def test_json_is_what_every_surface_says(locks):
         "name": "free",
         "held": False,
         "holders": [],
+        "intents": [],
         "queue": [],
         "problem": None,
     }
+
+
+def test_a_tree_excludes_and_the_handle_lets_in(locks):
+    whole = locks.lock("deploy", owner="me")
+    assert whole.acquire()
+    assert not locks.lock("deploy/eu", owner="you").acquire(blocking=False)
+    part = locks.lock("deploy/eu", within=whole.handle())
+    assert part.acquire(blocking=False)
+    whole.release()
+    assert not locks.lock("deploy", owner="you").acquire(blocking=False)
+    assert [lock["held"] for lock in locks.list()["locks"]] == [False, True]
+    part.release()
+    assert locks.list()["locks"] == []
+
+
+def test_several_at_once_and_slots(locks):
+    with locks.lock(["web", "db"]) as both:
+        assert set(both.tokens) == {"web", "db"}
+        assert both.token == both.tokens["web"]
+        locks.verify("db", both.tokens["db"])
+        with pytest.raises(gitlock.LockLost):
+            locks.verify("db", both.tokens["db"] - 1)
+        assert not locks.lock(["db", "x"]).acquire(blocking=False)
+    ports = [locks.lock("port", slots=2) for _ in range(3)]
+    assert [port.acquire(blocking=False) for port in ports] == [True, True, False]
+    assert [port.slot for port in ports[:2]] == [0, 1]
+    with pytest.raises(gitlock.SlotsDiffer):
+        locks.lock("port", slots=3, timeout=0).__enter__()
+
+
+def test_up_and_down_and_who_waits(locks):
+    first, second = locks.lock("x", shared=True), locks.lock("x", shared=True)
+    assert first.acquire() and second.acquire()
+    with pytest.raises(gitlock.Held):
+        first.upgrade(timeout=0)
+    with pytest.raises(gitlock.Timeout):
+        first.upgrade(timeout=0.05)
+    token = second.token
+    second.release()
+    first.upgrade()
+    assert first.token > token
+    told = queue.Queue()
+    first.on_wanted(lambda waiters, priority: told.put((waiters, priority)))
+    waiting = threading.Thread(target=lambda: locks.lock("x", priority=3).acquire())
+    waiting.start()
+    assert told.get(timeout=20) == (1, 3)
+    assert first.wanted() == {"waiters": 1, "priority": 3}
+    assert [edge["lock"] for edge in locks.graph()["edges"]] == ["x"]
+    assert "label=\"x\"" in locks.graph_dot()
+    first.downgrade()
+    first.release()
+    waiting.join()
+
+
+def test_a_deadlock_has_one_victim_and_says_why(locks):
+    errors = []
+    ready = threading.Barrier(2)
+
+    def work(mine, other):
+        with locks.lock(mine):
+            ready.wait()
+            try:
+                with locks.lock(other, timeout=20):
+                    pass
+            except gitlock.Deadlock as error:
+                errors.append(error)
+
+    threads = [threading.Thread(target=work, args=pair) for pair in [("x", "y"), ("y", "x")]]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(errors) == 1
+    assert "holds x, waits for y" in str(errors[0]) and "holds y, waits for x" in str(errors[0])

@@ -9,7 +9,7 @@ pub use serde_json::Value;
 
 use crate::{
     Cleaned, Cycle, Error, Finding, Holder, HolderStatus, JournalEntry, Listing, LockStatus, WaitEdge, WaitGraph,
-    WaiterStatus, clock::millis,
+    WaiterStatus, Wanted, clock::millis,
 };
 
 /// What a record says of a holder.
@@ -79,6 +79,11 @@ pub fn listing(listing: &Listing) -> Value {
     let foreign: Vec<Value> =
         listing.foreign.iter().map(|foreign| json!({ "ref": foreign.name, "object": foreign.object })).collect();
     json!({ "locks": listing.locks.iter().map(status).collect::<Vec<_>>(), "foreign": foreign })
+}
+
+/// Who waits for what a tenure holds.
+pub fn wanted(wanted: &Wanted) -> Value {
+    json!({ "waiters": wanted.waiters, "priority": wanted.priority })
 }
 
 /// Who waits for whom.

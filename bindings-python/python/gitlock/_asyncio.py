@@ -64,7 +64,7 @@ class AsyncLock(_Tenures):
                     _release(guard)
 
         options = {**self._options, "wait": timeout, "owner": self._options["owner"] or _task_owner()}
-        waiting = self._manager.start(self.name, options, done)  # type: ignore[arg-type]
+        waiting = self._manager.start(self.names, options, done)  # type: ignore[arg-type]
         try:
             guard = await future
         except asyncio.CancelledError:
@@ -74,6 +74,10 @@ class AsyncLock(_Tenures):
             raise
         self._guards.append(guard)
         return True
+
+    async def upgrade(self, timeout: float | None = None) -> None:
+        """As :meth:`Lock.upgrade`, on a thread of the loop's executor."""
+        await asyncio.shield(asyncio.get_running_loop().run_in_executor(None, self._newest().upgrade, timeout))
 
     async def release(self) -> None:
         """Releases the lock, and hands it to whoever is next.

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ._errors import Held, LockError, Timeout
 from ._gitlock import Guard, Manager
@@ -36,15 +36,21 @@ class _Tenures:
 
     _manager: Manager
     _options: AcquireOptions
-    #: The lock's name.
+    #: The lock's name; of several the first.
     name: str
 
     def __init__(
-        self, manager: Manager, name: str, options: AcquireOptions, guard: Guard | None = None
+        self,
+        manager: Manager,
+        name: str | Sequence[str],
+        options: AcquireOptions,
+        guard: Guard | None = None,
     ) -> None:
         self._manager = manager
         self._options = options
-        self.name = name
+        #: Every lock that is taken together.
+        self.names: list[str] = [name] if isinstance(name, str) else list(name)
+        self.name = self.names[0] if self.names else ""
         # Several where it is shared.
         self._guards: list[Guard] = [] if guard is None else [guard]
 
@@ -69,6 +75,30 @@ class _Tenures:
         """The fencing token: it grows with every grant of this lock. Give it to whatever the lock
         protects, and let that refuse a token lower than one it has seen."""
         return self._newest().token
+
+    @property
+    def tokens(self) -> dict[str, int]:
+        """The fencing token of each of several locks."""
+        return dict(self._newest().tokens())
+
+    @property
+    def slot(self) -> int | None:
+        """Which slot it has, from 0, if it was taken as one of several."""
+        return self._newest().slot
+
+    def downgrade(self) -> None:
+        """Turns an exclusive tenure into a shared one, and lets in the readers who are first in the queue."""
+        self._newest().downgrade()
+
+    def wanted(self) -> dict[str, Any]:
+        """How many wait for what this holds, as ``waiters``, and the highest ``priority`` among them."""
+        wanted: dict[str, Any] = json.loads(self._newest().wanted())
+        return wanted
+
+    def on_wanted(self, listener: Callable[[int, int | None], object]) -> None:
+        """Calls ``listener(waiters, priority)`` whenever others begin or cease to wait for what this
+        holds, on a thread of gitlock's own, so that it can let go early."""
+        self._newest().on_wanted(listener)
 
     @property
     def id(self) -> str:
@@ -126,16 +156,26 @@ class Lock(_Tenures):
         wait = _wait(blocking, timeout)
         try:
             if wait == 0:
-                guard = self._manager.acquire_now(self.name, self._options)
+                guard = self._manager.acquire_now(self.names, self._options)
             else:
-                guard = self._manager.acquire(self.name, {**self._options, "wait": wait})
+                guard = self._manager.acquire(self.names, {**self._options, "wait": wait})
         except (Held, Timeout):
             return False
         self._guards.append(guard)
         return True
 
     def _enter(self) -> None:
-        self._guards.append(self._manager.acquire(self.name, self._options))
+        self._guards.append(self._manager.acquire(self.names, self._options))
+
+    def upgrade(self, timeout: float = -1) -> None:
+        """Turns a shared tenure into an exclusive one without letting go: waits for the other holders
+        to leave, before everybody who queues. The token is a higher one from then on.
+
+        :param timeout: for how many seconds at most; -1: as long as it takes
+        :raises Timeout: when they are over, or :class:`Held` after 0
+        :raises Deadlock: if another holder waits to upgrade too
+        """
+        self._newest().upgrade(_wait(True, timeout))
 
     def release(self) -> None:
         """Releases the lock, and hands it to whoever is next. Any thread may do it.

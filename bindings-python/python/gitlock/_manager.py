@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypedDict
 
 from ._asyncio import AsyncLock
@@ -33,6 +33,8 @@ class AcquireOptions(TypedDict):
     reason: str | None
     cancel: CancelToken | None
     on_wait: Callable[[int, str], object] | None
+    slots: int | None
+    within: str | None
 
 
 def _options(
@@ -47,6 +49,8 @@ def _options(
     max_hold: float | None,
     cancel: CancelToken | None,
     on_wait: OnWait | None,
+    slots: int | None = None,
+    within: LockHandle | str | None = None,
 ) -> AcquireOptions:
     def told(ahead: int, status: str) -> object:
         assert on_wait is not None
@@ -64,6 +68,8 @@ def _options(
         "reason": reason,
         "cancel": cancel,
         "on_wait": None if on_wait is None else told,
+        "slots": slots,
+        "within": None if within is None else str(within),
     }
 
 
@@ -129,7 +135,7 @@ class LockManager:
 
     def lock(
         self,
-        name: str,
+        name: str | Sequence[str],
         *,
         timeout: float | None = None,
         ttl: float | None = None,
@@ -142,9 +148,13 @@ class LockManager:
         max_hold: float | None = None,
         cancel: CancelToken | None = None,
         on_wait: OnWait | None = None,
+        slots: int | None = None,
+        within: LockHandle | str | None = None,
     ) -> Lock:
         """A lock that behaves as :class:`threading.Lock` does, between processes. Nothing is acquired yet.
 
+        :param name: the lock; with several, all of them or none. ``a/b`` is part of ``a``: who holds the
+            one keeps others from the other
         :param timeout: for how many seconds ``with`` waits at most, and raises :class:`Timeout` then, or
             :class:`Held` after 0; as long as it takes. ``acquire`` has one of its own
         :param ttl: the length of the lease in seconds; 30
@@ -158,9 +168,11 @@ class LockManager:
         :param max_hold: for how many seconds it is renewed at most, so that a holder that hangs loses it
         :param cancel: ends a wait from another thread, which raises :class:`Cancelled`
         :param on_wait: called while a wait goes on, on a thread of gitlock's own
+        :param slots: take one of so many slots instead of the whole; everybody has to say the same number
+        :param within: the handle of a tenure, maybe another process's: what is below its lock is taken at once
         """
         options = _options(
-            timeout, shared, ttl, priority, reason, owner, fingerprint, renew, max_hold, cancel, on_wait
+            timeout, shared, ttl, priority, reason, owner, fingerprint, renew, max_hold, cancel, on_wait, slots, within
         )
         return Lock(self._manager, name, options)
 
@@ -185,7 +197,7 @@ class LockManager:
 
     def alock(
         self,
-        name: str,
+        name: str | Sequence[str],
         *,
         timeout: float | None = None,
         ttl: float | None = None,
@@ -198,12 +210,14 @@ class LockManager:
         max_hold: float | None = None,
         cancel: CancelToken | None = None,
         on_wait: OnWait | None = None,
+        slots: int | None = None,
+        within: LockHandle | str | None = None,
     ) -> AsyncLock:
         """As :meth:`lock`, for asyncio: ``async with manager.alock("build"):``. A wait costs no thread.
         The owner is the task that acquires, unless somebody says otherwise."""
         owner = owner or self._owner
         options = _options(
-            timeout, shared, ttl, priority, reason, owner, fingerprint, renew, max_hold, cancel, on_wait
+            timeout, shared, ttl, priority, reason, owner, fingerprint, renew, max_hold, cancel, on_wait, slots, within
         )
         return AsyncLock(self._manager, name, options)
 
@@ -212,6 +226,22 @@ class LockManager:
         milliseconds, as in the JSON of every other surface."""
         status: dict[str, Any] = json.loads(self._manager.status(name))
         return status
+
+    def verify(self, name: str, token: int) -> None:
+        """Whether somebody holds the lock with this token at this moment.
+
+        :raises LockLost: if nobody does
+        """
+        self._manager.verify(name, token)
+
+    def graph(self) -> dict[str, Any]:
+        """Who waits for whom, as ``edges``, and the deadlocks among them, as ``cycles``."""
+        graph: dict[str, Any] = json.loads(self._manager.graph())
+        return graph
+
+    def graph_dot(self) -> str:
+        """The same in the language of Graphviz."""
+        return self._manager.graph_dot()
 
     def list(self) -> dict[str, Any]:
         """Every lock that is held, as ``locks``, and what else is under the prefix, as ``foreign``."""

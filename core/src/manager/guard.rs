@@ -18,8 +18,9 @@ use crate::{
 
 use super::{
     Inner,
+    request::Checked,
     tenure::{TAKEN_AWAY, TenureState, Wanted, lost_error},
-    wait::refused,
+    wait::{Attention, WaitEntry, refused},
 };
 
 /// One tenure of a lock: it ends when this is released or dropped, when its lease runs out, or
@@ -163,9 +164,34 @@ impl LockGuard {
     /// [`ErrorCode::Deadlock`] if another holder waits to upgrade too, [`ErrorCode::InvalidArgument`]
     /// for a slot, and [`ErrorCode::LockLost`]. The tenure stays shared then, except when it is lost.
     pub fn upgrade(&self, wait: Option<Duration>, cancel: Option<&CancelToken>) -> Result<()> {
+        self.upgrade_with(wait, cancel, None)
+    }
+
+    /// As [`LockGuard::upgrade`], and calls `attend` on this thread every so often while it waits: see
+    /// [`LockRequest::acquire_attending`](super::LockRequest::acquire_attending).
+    ///
+    /// # Errors
+    /// As [`LockGuard::upgrade`].
+    pub fn upgrade_attending(
+        &self,
+        wait: Option<Duration>,
+        cancel: Option<&CancelToken>,
+        every: Duration,
+        attend: &mut dyn FnMut(),
+    ) -> Result<()> {
+        self.upgrade_with(wait, cancel, Some((every, attend)))
+    }
+
+    fn upgrade_with(
+        &self,
+        wait: Option<Duration>,
+        cancel: Option<&CancelToken>,
+        attention: Option<Attention<'_>>,
+    ) -> Result<()> {
         self.check_alive()?;
         self.check_convertible()?;
-        let done = self.inner.upgrade(&self.tenure, wait, cancel);
+        let checked = Checked::upgrade(&self.tenure, wait, cancel);
+        let done = self.inner.upgrade(WaitEntry::upgrade(&self.inner, checked, self.tenure.clone()), attention);
         if done.as_ref().is_err_and(|error| error.code() == ErrorCode::LockLost) {
             self.tenure.lose(TAKEN_AWAY);
         }

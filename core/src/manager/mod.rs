@@ -22,7 +22,6 @@ use std::{
 };
 
 use crate::{
-    cancel::CancelToken,
     clock,
     error::{Error, Result},
     error_code::ErrorCode,
@@ -621,14 +620,8 @@ impl Inner {
         here.take(attention)
     }
 
-    fn upgrade(
-        self: &Arc<Self>,
-        tenure: &Arc<TenureState>,
-        wait: Option<Duration>,
-        cancel: Option<&CancelToken>,
-    ) -> Result<()> {
-        let mut entry = WaitEntry::upgrade(self, Checked::upgrade(tenure, wait, cancel), tenure.clone());
-        let done = if wait == Some(Duration::ZERO) { entry.take_now(self) } else { self.wait_for(entry, None) };
+    fn upgrade(self: &Arc<Self>, mut entry: WaitEntry, attention: Option<Attention<'_>>) -> Result<()> {
+        let done = if entry.may_wait() { self.wait_for(entry, attention) } else { entry.take_now(self) };
         done.map(drop)
     }
 

@@ -283,6 +283,11 @@ impl<'a> LockRequest<'a> {
         if names.is_empty() {
             return refuse("there is no name; give at least one".to_owned());
         }
+        if options.within.is_some() && options.owner.is_some() {
+            return refuse(
+                "within a handle's tenure its owner acquires; leave out either the handle or the owner".to_owned(),
+            );
+        }
         let within = options.within.as_ref().map(|handle| manager.owner_of(handle)).transpose()?;
         let owner = options
             .owner

@@ -187,7 +187,8 @@ impl WaitEntry {
         self.done = Some(done);
     }
 
-    fn may_wait(&self) -> bool {
+    /// Whether it queues at all.
+    pub(super) fn may_wait(&self) -> bool {
         self.checked.options.patience != Patience::For(Duration::ZERO)
     }
 
