@@ -10,5 +10,6 @@ pub mod gix_locks;
 pub mod killpoints;
 pub mod model;
 pub mod packer;
+pub mod reference;
 #[cfg(target_os = "linux")]
 pub mod torture;

@@ -60,6 +60,12 @@ pub(crate) fn torture(root: &Path, arguments: &[String]) -> Result<(), String> {
     run(root, &release(root, "torture"), &all)
 }
 
+/// Random histories of several locks beside a plain lock table.
+pub(crate) fn histories(root: &Path, arguments: &[String]) -> Result<(), String> {
+    let count = arguments.first().cloned().unwrap_or_else(|| "100000".to_owned());
+    model(root, &["--histories".to_owned(), count])
+}
+
 /// The rules, explored exhaustively.
 pub(crate) fn model(root: &Path, arguments: &[String]) -> Result<(), String> {
     run(root, "cargo", &["build", "--quiet", "--release", "-p", "gitlock-tests", "--bin", "model"])?;

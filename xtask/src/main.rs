@@ -23,6 +23,7 @@ cargo xtask COMMAND
   install --prefix DIR      libgitlock where pkg-config finds it, and git-lock
   bench                     speed, beside bare system calls and beside git commands
   torture [--acquisitions N] [...]   many processes after one lock, beside git gc and kill -9
+  histories [N]             N random histories beside a plain lock table (default 100000)
   model [--full] [--faults] the rules, explored exhaustively
 ";
 
@@ -41,6 +42,7 @@ fn main() -> ExitCode {
         Some("install") => install::run_with(&root, rest),
         Some("bench") => commands::bench(&root, rest),
         Some("torture") => commands::torture(&root, rest),
+        Some("histories") => commands::histories(&root, rest),
         Some("model") => commands::model(&root, rest),
         None | Some("help" | "--help" | "-h") => {
             println!("{HELP}");

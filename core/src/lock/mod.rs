@@ -12,6 +12,7 @@ pub mod expiry;
 pub mod fault;
 pub mod fingerprint;
 pub mod fit;
+pub mod hierarchy;
 pub mod mode;
 pub mod queue;
 pub mod record;

@@ -30,7 +30,7 @@ use crate::{
     journal::{self, Actor, JournalEntry},
     lock::{
         Expiry, Held, Holder, Mode, Outcome, Policy, Record, Refusal, Request, convert::Conversion, decide::Rebind,
-        fault, fingerprint::proves,
+        fault, fingerprint::proves, hierarchy::Step,
     },
     name::{LockName, Namespace},
     options::Options,
@@ -627,7 +627,7 @@ impl Inner {
 
     fn downgrade(&self, tenure: &TenureState) -> Result<()> {
         let steps = Checked::upgrade(tenure, None, None).steps;
-        let convert = |step: request::Step| {
+        let convert = |step: Step| {
             let mode = if step.mode.is_intent() { Mode::IntentShared } else { Mode::Shared };
             let conversion =
                 Conversion { tenure: tenure.request(), mode, id: String::new(), wait: None, asked_before: true };

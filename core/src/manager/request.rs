@@ -1,6 +1,6 @@
 //! What a caller asks for: the options of one acquire.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::time::Duration;
 
 use crate::{
     cancel::CancelToken,
@@ -8,7 +8,12 @@ use crate::{
     error::{Error, Result},
     error_code::ErrorCode,
     handle::LockHandle,
-    lock::{Bound, Claim, Mode, fault, fingerprint, queue::MAX_PRIORITY, record::MAX_SLOTS},
+    lock::{
+        Bound, Claim, Mode, fault, fingerprint,
+        hierarchy::{Step, steps},
+        queue::MAX_PRIORITY,
+        record::MAX_SLOTS,
+    },
     name::LockName,
     options::DEFAULT_TTL,
     process,
@@ -382,29 +387,4 @@ impl Checked {
 /// Every lock that a tenure of these has: they, and what is above them.
 pub(super) fn names_of(names: &[LockName]) -> Vec<LockName> {
     steps(names, Mode::Exclusive, None).into_iter().map(|step| step.name).collect()
-}
-
-/// One lock of those that a request takes.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Step {
-    pub(super) name: LockName,
-    pub(super) mode: Mode,
-    pub(super) slots: Option<u32>,
-}
-
-/// What has to be taken for these names: each one, and an intent on everything above it. Everybody
-/// takes them in this order, ancestors first, so that no two wait for each other.
-fn steps(names: &[LockName], mode: Mode, slots: Option<u32>) -> Vec<Step> {
-    let mut steps: BTreeMap<Vec<&str>, Step> = BTreeMap::new();
-    let above: Vec<LockName> = names.iter().flat_map(LockName::ancestors).collect();
-    let all = names.iter().map(|name| (name, mode, slots));
-    for (name, mode, slots) in all.chain(above.iter().map(|name| (name, mode.intent(), None))) {
-        let step = Step { name: name.clone(), mode, slots };
-        let known = steps.entry(name.as_str().split('/').collect()).or_insert_with(|| step.clone());
-        // The one that covers both; for a shared lock with an exclusive one below it only the whole does.
-        if !known.mode.covers(mode) {
-            known.mode = if mode.covers(known.mode) { mode } else { Mode::Exclusive };
-        }
-    }
-    steps.into_values().collect()
 }

@@ -1,4 +1,4 @@
-//! `model [--full] [--fault NAME | --faults | --only SCENARIO]`: explores the rules of locking exhaustively, and
+//! `model [--full] [--fault NAME | --faults | --only SCENARIO | --histories N]`: explores the rules of locking exhaustively, and
 //! shows that leaving any of them out is noticed.
 
 use std::{
@@ -7,7 +7,10 @@ use std::{
 };
 
 use gitlock::lock::fault::{Fault, Faults};
-use gitlock_tests::model::{Found, RULES, Scenario, caught, explore, scenarios};
+use gitlock_tests::{
+    model::{Found, RULES, Scenario, caught, explore, scenarios},
+    reference::history,
+};
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -18,6 +21,7 @@ fn main() -> ExitCode {
         [] => faultless(full, ""),
         ["--only", scenario] => faultless(full, scenario),
         ["--faults"] => every_fault(full),
+        ["--histories", count] if count.parse::<u64>().is_ok() => histories(count.parse().unwrap_or(0)),
         ["--fault", name] => match Fault::ALL.iter().find(|fault| fault.as_str() == name) {
             Some(fault) => one_fault(*fault, full),
             None => {
@@ -27,7 +31,7 @@ fn main() -> ExitCode {
             }
         },
         _ => {
-            eprintln!("usage: model [--full] [--fault NAME | --faults | --only SCENARIO]");
+            eprintln!("usage: model [--full] [--fault NAME | --faults | --only SCENARIO | --histories N]");
             ExitCode::from(2)
         }
     }
@@ -57,6 +61,19 @@ fn faultless(full: bool, only: &str) -> ExitCode {
     let verdict = if sound && states > 0 { "every invariant holds" } else { "BROKEN" };
     println!("{:24}{states:>10} states {steps:>10} steps: {verdict}", "in all");
     if sound && states > 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// So many random histories of trees, sets, slots and upgrades beside a plain lock table.
+fn histories(count: u64) -> ExitCode {
+    let chunks: Vec<u64> = (0..count.div_ceil(1_000)).collect();
+    let found = on_all_cores(&chunks, |chunk| {
+        let seeds = chunk * 1_000 + 1..(chunk * 1_000 + 1_001).min(count + 1);
+        seeds.clone().find_map(|seed| Some((seed, history(seed, Faults::NONE).err()?)))
+    });
+    let wrong: Vec<(u64, String)> = found.into_iter().flatten().collect();
+    wrong.iter().take(5).for_each(|(seed, why)| println!("history {seed}: {why}"));
+    println!("{count} histories, {} of them wrong", wrong.len());
+    if wrong.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 fn every_fault(full: bool) -> ExitCode {
