@@ -128,6 +128,8 @@ pub(super) struct Surface {
     pub(super) silent: &'static [(ErrorCode, &'static str)],
 }
 
+/// No shim asks for slots yet; each language's own tests do.
+const NO_SLOTS: (ErrorCode, &str) = (ErrorCode::SlotsDiffer, "the set has no slots yet");
 const RUST_PANICS: (ErrorCode, &str) = (ErrorCode::Internal, "a panic reaches a Rust caller as a panic");
 /// Every surface, in the order of the runs.
 pub(super) const SURFACES: &[Surface] = &[
@@ -136,43 +138,49 @@ pub(super) const SURFACES: &[Surface] = &[
         start: |programs| vec![programs.rust.clone(), "blocking".into()],
         class: |_| "gitlock::Error".to_owned(),
         lacks: &[],
-        silent: &[RUST_PANICS],
+        silent: &[RUST_PANICS, NO_SLOTS],
     },
     Surface {
         name: "rust-start",
         start: |programs| vec![programs.rust.clone(), "start".into()],
         class: |_| "gitlock::Error".to_owned(),
         lacks: &[],
-        silent: &[RUST_PANICS],
+        silent: &[RUST_PANICS, NO_SLOTS],
     },
     Surface {
         name: "c",
         start: |programs| vec![programs.c.clone(), "blocking".into()],
         class: |code| code.number().to_string(),
         lacks: &[],
-        silent: &[],
+        silent: &[NO_SLOTS],
     },
     Surface {
         name: "c-start",
         start: |programs| vec![programs.c.clone(), "start".into()],
         class: |code| code.number().to_string(),
         lacks: &[],
-        silent: &[],
+        silent: &[NO_SLOTS],
     },
-    Surface { name: "c++", start: |programs| vec![programs.cpp.clone()], class: cpp_class, lacks: &[], silent: &[] },
+    Surface {
+        name: "c++",
+        start: |programs| vec![programs.cpp.clone()],
+        class: cpp_class,
+        lacks: &[],
+        silent: &[NO_SLOTS],
+    },
     Surface {
         name: "python",
         start: |programs| vec![programs.python.clone(), programs.sources.join("python.py"), "blocking".into()],
         class: |code| format!("gitlock.{}", python_class(code)),
         lacks: &[],
-        silent: &[],
+        silent: &[NO_SLOTS],
     },
     Surface {
         name: "python-asyncio",
         start: |programs| vec![programs.python.clone(), programs.sources.join("python.py"), "asyncio".into()],
         class: |code| format!("gitlock.{}", python_class(code)),
         lacks: &[],
-        silent: &[],
+        silent: &[NO_SLOTS],
     },
     Surface {
         name: "cli",
@@ -183,7 +191,11 @@ pub(super) const SURFACES: &[Surface] = &[
             code => format!("exit {}", code.exit_code()),
         },
         lacks: &[("fork", "a command holds nothing that a fork could copy")],
-        silent: &[(ErrorCode::Forked, "a command holds nothing that a fork could copy")],
+        silent: &[
+            (ErrorCode::Forked, "a command holds nothing that a fork could copy"),
+            (ErrorCode::Deadlock, "each command is a session of its own"),
+            NO_SLOTS,
+        ],
     },
 ];
 
