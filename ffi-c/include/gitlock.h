@@ -189,6 +189,12 @@ typedef void (*gitlock_on_lost)(void *data, const char *error);
 typedef void (*gitlock_free_data)(void *data);
 
 /**
+ * What is called when others begin or cease to wait for what a guard holds: as
+ * `gitlock_guard_wanted` tells it. It must not block, nor unwind.
+ */
+typedef void (*gitlock_on_wanted)(void *data, size_t waiters, int32_t priority);
+
+/**
  * How a manager works. Fill it with `gitlock_options_init`, then set what is to differ.
  */
 typedef struct {
@@ -304,6 +310,21 @@ typedef struct {
    * Handed to `on_wait`. It must be valid until the acquire has ended.
    */
   void *on_wait_data;
+  /**
+   * One of so many slots, 1 to 1024, instead of the whole lock; everybody has to say the same
+   * number, or hears GITLOCK_SLOTS_DIFFER. 0: the whole lock.
+   */
+  uint32_t slots;
+  /**
+   * Whether an owner who holds the lock already, by the same manager, gets it once more: 1 or 0. It
+   * is held until each of its guards was released.
+   */
+  int32_t reentrant;
+  /**
+   * The handle of a tenure, maybe another process's: its owner acquires, and takes what is below
+   * its lock at once. Not together with `owner`. May be NULL.
+   */
+  const char *within;
 } gitlock_acquire_options;
 
 /**
@@ -352,7 +373,7 @@ const char *gitlock_code_name(int32_t code);
 int32_t gitlock_code_retry(int32_t code);
 
 /**
- * The lock's name. Valid until the guard is freed; NULL for NULL.
+ * The lock's name; of several the first. Valid until the guard is freed; NULL for NULL.
  */
 const char *gitlock_guard_name(const gitlock_guard *guard);
 
@@ -363,9 +384,21 @@ const char *gitlock_guard_id(const gitlock_guard *guard);
 
 /**
  * The fencing token: it grows with every grant of this lock. Give it to whatever the lock
- * protects, and let that refuse a token lower than one it has seen. 0 for NULL.
+ * protects, and let that refuse a token lower than one it has seen. Of several locks it is the
+ * first one's; an upgrade gives a higher one. 0 for NULL.
  */
 uint64_t gitlock_guard_token(const gitlock_guard *guard);
+
+/**
+ * The fencing token of one of several locks. 0 if it isn't one of them, for NULL, and once the
+ * guard was released or detached.
+ */
+uint64_t gitlock_guard_token_of(const gitlock_guard *guard, const char *name);
+
+/**
+ * Which slot it has, from 0; -1 if the lock wasn't taken as one of several slots, and for NULL.
+ */
+int32_t gitlock_guard_slot(const gitlock_guard *guard);
 
 /**
  * GITLOCK_EXCLUSIVE or GITLOCK_SHARED; -1 for NULL.
@@ -389,6 +422,31 @@ uint64_t gitlock_guard_remaining_ms(const gitlock_guard *guard);
  * GITLOCK_LOCK_LOST if it has ended, even if nobody has taken the lock since.
  */
 int32_t gitlock_guard_extend(const gitlock_guard *guard, int64_t ttl_ms);
+
+/**
+ * Turns a shared tenure into an exclusive one without letting go: waits for the other holders to
+ * leave, before everybody who queues. `wait_ms`: how long, GITLOCK_FOREVER, or 0: not at all. `cancel`
+ * may be NULL. Nothing to do if it is exclusive. While it waits, the guard must not be released or
+ * detached: cancel it first.
+ *
+ * GITLOCK_TIMEOUT, GITLOCK_HELD with a wait of 0, GITLOCK_CANCELLED, GITLOCK_DEADLOCK if another
+ * holder waits to upgrade too, GITLOCK_INVALID_ARGUMENT for a slot: it stays shared then. And GITLOCK_LOCK_LOST.
+ */
+int32_t gitlock_guard_upgrade(const gitlock_guard *guard,
+                              int64_t wait_ms,
+                              const gitlock_cancel *cancel);
+
+/**
+ * Turns an exclusive tenure into a shared one, and lets in the readers who are first in the queue.
+ * GITLOCK_INVALID_ARGUMENT for a slot, GITLOCK_LOCK_LOST if it has ended.
+ */
+int32_t gitlock_guard_downgrade(const gitlock_guard *guard);
+
+/**
+ * How many wait for what this holds, and the highest priority among them, which is 0 if nobody
+ * waits. `priority` may be NULL. GITLOCK_LOCK_LOST if the tenure has ended.
+ */
+int32_t gitlock_guard_wanted(const gitlock_guard *guard, size_t *waiters, int32_t *priority);
 
 /**
  * Ends the tenure, and hands the lock to whoever is next. The guard is still to be freed.
@@ -427,6 +485,16 @@ int32_t gitlock_guard_on_lost(const gitlock_guard *guard,
                               gitlock_free_data free_data);
 
 /**
+ * Calls `listener` whenever others begin or cease to wait for what this holds, on the manager's
+ * background thread, so that it can let go early; until the tenure ends. `free_data`, which may be
+ * NULL, is called with `data` in any case, also if this fails, once `listener` won't be called any more.
+ */
+int32_t gitlock_guard_on_wanted(const gitlock_guard *guard,
+                                gitlock_on_wanted listener,
+                                void *data,
+                                gitlock_free_data free_data);
+
+/**
  * Opens the repository that `path` is in. `options` may be NULL.
  * GITLOCK_NOT_A_REPOSITORY, GITLOCK_UNTRUSTED for somebody else's, GITLOCK_UNSUPPORTED for what would
  * be misread, GITLOCK_INVALID_ARGUMENT for options out of their range.
@@ -460,6 +528,22 @@ int32_t gitlock_try_acquire(const gitlock_manager *manager,
                             gitlock_guard **guard);
 
 /**
+ * Acquires `count` locks, all of them or none, in whatever order they are named; the guard is that
+ * of all of them. Otherwise as `gitlock_acquire`: with a `wait_ms` of 0 it never waits.
+ */
+int32_t gitlock_acquire_all(const gitlock_manager *manager,
+                            const char *const *names,
+                            size_t count,
+                            const gitlock_acquire_options *options,
+                            gitlock_guard **guard);
+
+/**
+ * Whether this token is that of somebody who holds the lock at this moment: for what the lock
+ * protects, where it can't remember the highest token it has seen. GITLOCK_LOCK_LOST if it isn't.
+ */
+int32_t gitlock_verify(const gitlock_manager *manager, const char *name, uint64_t token);
+
+/**
  * The lock as it is, as JSON: `name`, `held`, `holders`, `queue`, `problem`. Free it with
  * `gitlock_string_free`. A record that can't be read is no error here: it is the `problem`.
  */
@@ -469,6 +553,16 @@ int32_t gitlock_status(const gitlock_manager *manager, const char *name, char **
  * Every lock that is held, and what else is under the prefix, as JSON: `locks`, `foreign`.
  */
 int32_t gitlock_list(const gitlock_manager *manager, char **json);
+
+/**
+ * Who waits for whom, and which of them would wait for ever, as JSON: `edges`, `cycles`.
+ */
+int32_t gitlock_graph(const gitlock_manager *manager, char **json);
+
+/**
+ * The same in the language of Graphviz. Free it with `gitlock_string_free`.
+ */
+int32_t gitlock_graph_dot(const gitlock_manager *manager, char **dot);
 
 /**
  * The newest entries of a lock's journal, newest first, at most `most`, as JSON: `name`, `entries`.
@@ -570,6 +664,17 @@ int32_t gitlock_acquire_start(const gitlock_manager *manager,
                               gitlock_on_done done,
                               void *data,
                               gitlock_waiting **waiting);
+
+/**
+ * As `gitlock_acquire_start`, for `count` locks: all of them or none.
+ */
+int32_t gitlock_acquire_all_start(const gitlock_manager *manager,
+                                  const char *const *names,
+                                  size_t count,
+                                  const gitlock_acquire_options *options,
+                                  gitlock_on_done done,
+                                  void *data,
+                                  gitlock_waiting **waiting);
 
 /**
  * Ends a wait; its `done` hears GITLOCK_CANCELLED, unless it is being called already. NULL is fine.

@@ -23,6 +23,7 @@
 #include <string_view>
 #include <system_error>
 #include <utility>
+#include <vector>
 
 #include "gitlock.h"
 
@@ -69,6 +70,8 @@ class timeout : public error { using error::error; };
 class cancelled : public error { using error::error; };
 /** The tenure has ended: stop what was done under it. */
 class lock_lost : public error { using error::error; };
+/** The wait would never have ended: whoever it waited for waited for it in turn. */
+class deadlock : public error { using error::error; };
 /** The lock is somebody else's to release or extend. */
 class not_owner : public error { using error::error; };
 
@@ -81,6 +84,7 @@ namespace detail {
   case GITLOCK_TIMEOUT: throw timeout(code, message, std::move(json));
   case GITLOCK_CANCELLED: throw cancelled(code, message, std::move(json));
   case GITLOCK_LOCK_LOST: throw lock_lost(code, message, std::move(json));
+  case GITLOCK_DEADLOCK: throw deadlock(code, message, std::move(json));
   case GITLOCK_NOT_OWNER: throw not_owner(code, message, std::move(json));
   default: throw error(code, message, std::move(json));
   }
@@ -112,6 +116,11 @@ inline std::string take(char *text) {
 
 inline std::int64_t count(const std::optional<milliseconds> &time) { return time ? time->count() : GITLOCK_DEFAULT; }
 inline std::int64_t flag(const std::optional<bool> &value) { return value ? *value : GITLOCK_DEFAULT; }
+inline std::vector<const char *> texts(const std::vector<std::string> &values) {
+  std::vector<const char *> texts;
+  for (const std::string &value : values) texts.push_back(value.c_str());
+  return texts;
+}
 inline const char *text(const std::string &value) { return value.empty() ? nullptr : value.c_str(); }
 
 } // namespace detail
@@ -151,6 +160,12 @@ struct acquire_options {
   std::optional<bool> renew;
   std::string owner, fingerprint, reason;
   const cancel_token *cancel = nullptr;
+  /** One of so many slots, instead of the whole lock; everybody has to say the same number. 0: the whole. */
+  std::uint32_t slots = 0;
+  /** Whether an owner who holds it already gets it once more. */
+  bool reentrant = false;
+  /** The handle of a tenure, maybe another process's: what is below its lock is taken at once. */
+  std::string within;
   /** Called while it waits with how many wait before it, and the lock's status as JSON. Must not throw. */
   std::function<void(std::size_t, std::string_view)> on_wait;
 };
@@ -168,6 +183,13 @@ public:
   std::string id() const { return or_empty(gitlock_guard_id(get())); }
   /** The fencing token, which grows with every grant of the lock. */
   std::uint64_t token() const noexcept { return gitlock_guard_token(get()); }
+  /** That of one of several locks; 0 if it isn't one of them. */
+  std::uint64_t token_of(const std::string &name) const noexcept { return gitlock_guard_token_of(get(), name.c_str()); }
+  /** Which slot it has, from 0, if it was taken as one of several. */
+  std::optional<std::uint32_t> slot() const noexcept {
+    const std::int32_t slot = gitlock_guard_slot(get());
+    return slot >= 0 ? std::optional<std::uint32_t>(static_cast<std::uint32_t>(slot)) : std::nullopt;
+  }
   bool is_shared() const noexcept { return gitlock_guard_mode(get()) == GITLOCK_SHARED; }
   bool is_lost() const noexcept { return gitlock_guard_is_lost(get()); }
   milliseconds remaining() const noexcept {
@@ -176,6 +198,32 @@ public:
   /** Makes the lease last so long from now; its own length without one. */
   void extend(std::optional<milliseconds> ttl = {}) const { extend(ttl, nullptr); }
   void extend(std::optional<milliseconds> ttl, std::error_code &code) const { extend(ttl, &code); }
+  /** Makes a shared tenure exclusive: waits for the other holders to leave. deadlock if one of them does the same. */
+  void upgrade(std::optional<milliseconds> wait = {}, const cancel_token *cancel = nullptr) const {
+    upgrade(wait, cancel, nullptr);
+  }
+  void upgrade(std::optional<milliseconds> wait, const cancel_token *cancel, std::error_code &code) const {
+    upgrade(wait, cancel, &code);
+  }
+  /** Makes an exclusive tenure shared, and lets in the readers who are first in the queue. */
+  void downgrade() const { detail::check(gitlock_guard_downgrade(get()), nullptr); }
+  void downgrade(std::error_code &code) const { detail::check(gitlock_guard_downgrade(get()), &code); }
+  /** How many wait for what this holds, and the highest priority among them; 0 if nobody waits. */
+  std::pair<std::size_t, std::int32_t> wanted() const {
+    std::pair<std::size_t, std::int32_t> wanted{0, 0};
+    detail::check(gitlock_guard_wanted(get(), &wanted.first, &wanted.second), nullptr);
+    return wanted;
+  }
+  /** Calls this with the same, whenever it changes, on the library's thread. Must not throw, nor block. */
+  void on_wanted(std::function<void(std::size_t, std::int32_t)> listener) const {
+    using function = std::function<void(std::size_t, std::int32_t)>;
+    auto data = std::make_unique<function>(std::move(listener));
+    auto call = [](void *data, std::size_t waiters, std::int32_t priority) {
+      (*static_cast<function *>(data))(waiters, priority);
+    };
+    auto free = [](void *data) { delete static_cast<function *>(data); };
+    detail::check(gitlock_guard_on_wanted(get(), call, data.release(), free), nullptr);
+  }
   /** Ends the tenure: lock_lost if it had ended before. */
   void release() { detail::check(gitlock_guard_release(get()), nullptr); }
   void release(std::error_code &code) { detail::check(gitlock_guard_release(get()), &code); }
@@ -196,6 +244,10 @@ private:
   static std::string or_empty(const char *text) { return text != nullptr ? text : ""; }
   void extend(std::optional<milliseconds> ttl, std::error_code *code) const {
     detail::check(gitlock_guard_extend(get(), detail::count(ttl)), code);
+  }
+  void upgrade(std::optional<milliseconds> wait, const cancel_token *cancel, std::error_code *code) const {
+    const gitlock_cancel *by = cancel != nullptr ? cancel->get() : nullptr;
+    detail::check(gitlock_guard_upgrade(get(), detail::count(wait), by), code);
   }
   std::string string(int32_t (*ask)(const gitlock_guard *, char **)) const {
     char *text = nullptr;
@@ -231,15 +283,22 @@ public:
 
   /** Acquires a lock, queueing for it if it is held. */
   guard acquire(const std::string &name, const acquire_options &with = {}) const {
-    return acquire(gitlock_acquire, name, with, nullptr);
+    return acquire(one{get(), gitlock_acquire, name.c_str()}, with, nullptr);
   }
   guard acquire(const std::string &name, const acquire_options &with, std::error_code &code) const {
-    return acquire(gitlock_acquire, name, with, &code);
+    return acquire(one{get(), gitlock_acquire, name.c_str()}, with, &code);
+  }
+  /** Acquires several locks, all of them or none, in whatever order they are named. */
+  guard acquire_all(const std::vector<std::string> &names, const acquire_options &with = {}) const {
+    return acquire_all(names, with, nullptr);
+  }
+  guard acquire_all(const std::vector<std::string> &names, const acquire_options &with, std::error_code &code) const {
+    return acquire_all(names, with, &code);
   }
   /** Acquires it if that is possible at once; an empty guard if somebody holds it, or is first. */
   guard try_acquire(const std::string &name, const acquire_options &with = {}) const {
     std::error_code code;
-    guard taken = acquire(gitlock_try_acquire, name, with, &code);
+    guard taken = acquire(one{get(), gitlock_try_acquire, name.c_str()}, with, &code);
     if (code && code.value() != GITLOCK_HELD) detail::raise(code.value());
     return taken;
   }
@@ -249,6 +308,21 @@ public:
   }
   std::string list() const {
     return json([&](char **out) { return gitlock_list(get(), out); });
+  }
+  /** Who waits for whom, and which waits would never end. */
+  std::string graph() const {
+    return json([&](char **out) { return gitlock_graph(get(), out); });
+  }
+  /** The same in the language of Graphviz. */
+  std::string graph_dot() const {
+    return json([&](char **out) { return gitlock_graph_dot(get(), out); });
+  }
+  /** Throws lock_lost unless this token is that of somebody who holds the lock at this moment. */
+  void verify(const std::string &name, std::uint64_t token) const {
+    detail::check(gitlock_verify(get(), name.c_str(), token), nullptr);
+  }
+  void verify(const std::string &name, std::uint64_t token, std::error_code &code) const {
+    detail::check(gitlock_verify(get(), name.c_str(), token), &code);
   }
   std::string log(const std::string &name, std::size_t most) const {
     return json([&](char **out) { return gitlock_log(get(), name.c_str(), most, out); });
@@ -285,7 +359,23 @@ private:
   using acquiring = int32_t (*)(const gitlock_manager *, const char *, const gitlock_acquire_options *,
                                 gitlock_guard **);
 
-  guard acquire(acquiring by, const std::string &name, const acquire_options &with, std::error_code *code) const {
+  /** Takes one lock by this function. */
+  struct one {
+    const gitlock_manager *manager;
+    acquiring by;
+    const char *name;
+    int32_t operator()(const gitlock_acquire_options *given, gitlock_guard **taken) const {
+      return by(manager, name, given, taken);
+    }
+  };
+  guard acquire_all(const std::vector<std::string> &names, const acquire_options &with, std::error_code *code) const {
+    const auto texts = detail::texts(names);
+    auto take = [&](const gitlock_acquire_options *given, gitlock_guard **taken) {
+      return gitlock_acquire_all(get(), texts.data(), texts.size(), given, taken);
+    };
+    return acquire(take, with, code);
+  }
+  template <class Take> guard acquire(Take take, const acquire_options &with, std::error_code *code) const {
     gitlock_acquire_options given;
     gitlock_acquire_options_init(&given, sizeof given);
     given.mode = with.shared ? GITLOCK_SHARED : GITLOCK_EXCLUSIVE;
@@ -297,6 +387,9 @@ private:
     given.owner = detail::text(with.owner);
     given.fingerprint = detail::text(with.fingerprint);
     given.reason = detail::text(with.reason);
+    given.slots = with.slots;
+    given.reentrant = with.reentrant;
+    given.within = detail::text(with.within);
     given.cancel = with.cancel != nullptr ? with.cancel->get() : nullptr;
     if (with.on_wait) {
       given.on_wait = [](void *data, std::size_t ahead, const char *status) {
@@ -305,7 +398,7 @@ private:
       given.on_wait_data = const_cast<function *>(&with.on_wait);
     }
     gitlock_guard *taken = nullptr;
-    detail::check(by(get(), name.c_str(), &given, &taken), code);
+    detail::check(take(&given, &taken), code);
     return guard(taken);
   }
   template <class Ask> static std::string json(Ask ask) {

@@ -2,7 +2,10 @@
 
 use std::{
     ffi::{CString, c_char, c_void},
-    sync::{PoisonError, RwLock},
+    sync::{
+        PoisonError, RwLock,
+        atomic::{AtomicI32, AtomicU64, Ordering::SeqCst},
+    },
     time::Duration,
 };
 
@@ -10,8 +13,9 @@ use gitlock::{Error, ErrorCode, LockGuard, Mode, Result, json};
 
 use crate::{
     boundary::{answer, enter},
-    options::{Data, GITLOCK_DEFAULT, GITLOCK_EXCLUSIVE, GITLOCK_SHARED},
-    text::{c_string, give, place, reference},
+    options::{Data, GITLOCK_DEFAULT, GITLOCK_EXCLUSIVE, GITLOCK_SHARED, millis},
+    text::{c_string, give, place, reference, required},
+    wait::gitlock_cancel,
 };
 
 /// One tenure of a lock: it ends when it is released or freed, when its lease runs out, or when
@@ -22,19 +26,21 @@ pub struct gitlock_guard {
     guard: RwLock<Option<LockGuard>>,
     name: CString,
     id: CString,
-    token: u64,
-    mode: i32,
+    slot: Option<u32>,
+    /// The token and the mode, as they were last.
+    token: AtomicU64,
+    mode: AtomicI32,
 }
 
 impl gitlock_guard {
     /// Gives a guard to the caller.
     pub(crate) fn give(guard: LockGuard) -> *mut gitlock_guard {
-        let mode = if guard.mode() == Mode::Shared { GITLOCK_SHARED } else { GITLOCK_EXCLUSIVE };
         Box::into_raw(Box::new(gitlock_guard {
             name: c_string(guard.name().as_str().to_owned()),
             id: c_string(guard.id().to_owned()),
-            token: guard.token(),
-            mode,
+            slot: guard.slot(),
+            token: AtomicU64::new(guard.token()),
+            mode: AtomicI32::new(mode(&guard)),
             guard: RwLock::new(Some(guard)),
         }))
     }
@@ -52,11 +58,23 @@ impl gitlock_guard {
 
     /// Takes the tenure away.
     fn take(&self) -> Result<LockGuard> {
-        self.guard.write().unwrap_or_else(PoisonError::into_inner).take().ok_or_else(|| self.over())
+        let guard = self.guard.write().unwrap_or_else(PoisonError::into_inner).take().ok_or_else(|| self.over())?;
+        self.token.store(guard.token(), SeqCst);
+        self.mode.store(mode(&guard), SeqCst);
+        Ok(guard)
+    }
+
+    /// What the tenure says of itself; what it said last if it was taken away.
+    fn now<T>(&self, ask: impl FnOnce(&LockGuard) -> T, last: impl FnOnce() -> T) -> T {
+        self.with(|held| Ok(ask(held))).unwrap_or_else(|_| last())
     }
 }
 
-/// The lock's name. Valid until the guard is freed; NULL for NULL.
+fn mode(guard: &LockGuard) -> i32 {
+    if guard.mode() == Mode::Shared { GITLOCK_SHARED } else { GITLOCK_EXCLUSIVE }
+}
+
+/// The lock's name; of several the first. Valid until the guard is freed; NULL for NULL.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn gitlock_guard_name(guard: *const gitlock_guard) -> *const c_char {
     // SAFETY: NULL or valid, by the convention.
@@ -71,18 +89,41 @@ pub unsafe extern "C" fn gitlock_guard_id(guard: *const gitlock_guard) -> *const
 }
 
 /// The fencing token: it grows with every grant of this lock. Give it to whatever the lock
-/// protects, and let that refuse a token lower than one it has seen. 0 for NULL.
+/// protects, and let that refuse a token lower than one it has seen. Of several locks it is the
+/// first one's; an upgrade gives a higher one. 0 for NULL.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn gitlock_guard_token(guard: *const gitlock_guard) -> u64 {
     // SAFETY: NULL or valid, by the convention.
-    answer(0, || unsafe { guard.as_ref() }.map_or(0, |guard| guard.token))
+    let guard = unsafe { guard.as_ref() };
+    answer(0, || guard.map_or(0, |guard| guard.now(LockGuard::token, || guard.token.load(SeqCst))))
+}
+
+/// The fencing token of one of several locks. 0 if it isn't one of them, for NULL, and once the
+/// guard was released or detached.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn gitlock_guard_token_of(guard: *const gitlock_guard, name: *const c_char) -> u64 {
+    answer(0, || {
+        // SAFETY: NULL or valid, by the convention.
+        let (guard, name) = unsafe { (guard.as_ref(), required("name", name)) };
+        let token = guard.zip(name.ok()).map(|(guard, name)| guard.now(|held| held.token_of(name), || None));
+        token.flatten().unwrap_or(0)
+    })
+}
+
+/// Which slot it has, from 0; -1 if the lock wasn't taken as one of several slots, and for NULL.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn gitlock_guard_slot(guard: *const gitlock_guard) -> i32 {
+    // SAFETY: NULL or valid, by the convention.
+    let slot = unsafe { guard.as_ref() }.and_then(|guard| guard.slot);
+    slot.and_then(|slot| i32::try_from(slot).ok()).unwrap_or(-1)
 }
 
 /// GITLOCK_EXCLUSIVE or GITLOCK_SHARED; -1 for NULL.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn gitlock_guard_mode(guard: *const gitlock_guard) -> i32 {
     // SAFETY: NULL or valid, by the convention.
-    answer(-1, || unsafe { guard.as_ref() }.map_or(-1, |guard| guard.mode))
+    let guard = unsafe { guard.as_ref() };
+    answer(-1, || guard.map_or(-1, |guard| guard.now(mode, || guard.mode.load(SeqCst))))
 }
 
 /// Whether the tenure has ended, by this process's own clock or by what was found in the
@@ -121,6 +162,59 @@ pub(crate) fn ttl(ttl_ms: i64) -> Result<Option<Duration>> {
             Error::new(ErrorCode::InvalidArgument, format!("ttl_ms can't be {ttl}; give milliseconds, or -1"))
         }),
     }
+}
+
+/// Turns a shared tenure into an exclusive one without letting go: waits for the other holders to
+/// leave, before everybody who queues. `wait_ms`: how long, GITLOCK_FOREVER, or 0: not at all. `cancel`
+/// may be NULL. Nothing to do if it is exclusive. While it waits, the guard must not be released or
+/// detached: cancel it first.
+///
+/// GITLOCK_TIMEOUT, GITLOCK_HELD with a wait of 0, GITLOCK_CANCELLED, GITLOCK_DEADLOCK if another
+/// holder waits to upgrade too, GITLOCK_INVALID_ARGUMENT for a slot: it stays shared then. And GITLOCK_LOCK_LOST.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn gitlock_guard_upgrade(
+    guard: *const gitlock_guard,
+    wait_ms: i64,
+    cancel: *const gitlock_cancel,
+) -> i32 {
+    enter(|| {
+        // SAFETY: NULL or valid, by the convention.
+        let (guard, cancel) = unsafe { (reference("guard", guard)?, cancel.as_ref()) };
+        // It may be freed while it is waited for.
+        let cancel = cancel.map(|cancel| cancel.token().clone());
+        let wait = millis("wait_ms", wait_ms)?;
+        guard.with(|held| held.upgrade(wait, cancel.as_ref()))
+    })
+}
+
+/// Turns an exclusive tenure into a shared one, and lets in the readers who are first in the queue.
+/// GITLOCK_INVALID_ARGUMENT for a slot, GITLOCK_LOCK_LOST if it has ended.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn gitlock_guard_downgrade(guard: *const gitlock_guard) -> i32 {
+    // SAFETY: NULL or valid, by the convention.
+    enter(|| unsafe { reference("guard", guard) }?.with(LockGuard::downgrade))
+}
+
+/// How many wait for what this holds, and the highest priority among them, which is 0 if nobody
+/// waits. `priority` may be NULL. GITLOCK_LOCK_LOST if the tenure has ended.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn gitlock_guard_wanted(
+    guard: *const gitlock_guard,
+    waiters: *mut usize,
+    priority: *mut i32,
+) -> i32 {
+    enter(|| {
+        // SAFETY: NULL or valid, by the convention.
+        unsafe {
+            let waiters = place("waiters", waiters, 0)?;
+            let wanted = reference("guard", guard)?.with(LockGuard::wanted)?;
+            *waiters = wanted.waiters;
+            if !priority.is_null() {
+                priority.write(wanted.priority.unwrap_or(0));
+            }
+        }
+        Ok(())
+    })
 }
 
 /// Ends the tenure, and hands the lock to whoever is next. The guard is still to be freed.
@@ -210,6 +304,36 @@ pub unsafe extern "C" fn gitlock_guard_on_lost(
                 let error = c_string(json::error(error).to_string());
                 // SAFETY: the caller gave the function and the data for this.
                 unsafe { listener(owned.data.0, error.as_ptr()) }
+            });
+            Ok(())
+        })
+    })
+}
+
+/// What is called when others begin or cease to wait for what a guard holds: as
+/// `gitlock_guard_wanted` tells it. It must not block, nor unwind.
+pub type gitlock_on_wanted = Option<unsafe extern "C" fn(data: *mut c_void, waiters: usize, priority: i32)>;
+
+/// Calls `listener` whenever others begin or cease to wait for what this holds, on the manager's
+/// background thread, so that it can let go early; until the tenure ends. `free_data`, which may be
+/// NULL, is called with `data` in any case, also if this fails, once `listener` won't be called any more.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn gitlock_guard_on_wanted(
+    guard: *const gitlock_guard,
+    listener: gitlock_on_wanted,
+    data: *mut c_void,
+    free_data: gitlock_free_data,
+) -> i32 {
+    let owned = Owned { data: Data(data), free: free_data };
+    enter(|| {
+        // SAFETY: NULL or valid, by the convention.
+        let guard = unsafe { reference("guard", guard) }?;
+        let Some(listener) = listener else { return Ok(()) };
+        guard.with(|held| {
+            held.on_wanted(move |wanted| {
+                let owned = &owned;
+                // SAFETY: the caller gave the function and the data for this.
+                unsafe { listener(owned.data.0, wanted.waiters, wanted.priority.unwrap_or(0)) }
             });
             Ok(())
         })

@@ -8,7 +8,7 @@ use crate::{
     boundary::{answer, enter},
     guard::{gitlock_guard, ttl},
     options::{gitlock_acquire_options, gitlock_options, manager_options, request},
-    text::{give, optional, place, reference, required},
+    text::{every, give, optional, place, reference, required},
 };
 
 /// The locks of one repository. Every function may be called from any thread, also at the same
@@ -89,6 +89,36 @@ pub unsafe extern "C" fn gitlock_try_acquire(
     })
 }
 
+/// Acquires `count` locks, all of them or none, in whatever order they are named; the guard is that
+/// of all of them. Otherwise as `gitlock_acquire`: with a `wait_ms` of 0 it never waits.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn gitlock_acquire_all(
+    manager: *const gitlock_manager,
+    names: *const *const c_char,
+    count: usize,
+    options: *const gitlock_acquire_options,
+    guard: *mut *mut gitlock_guard,
+) -> i32 {
+    enter(|| {
+        // SAFETY: by the convention.
+        unsafe {
+            let guard = place("guard", guard, std::ptr::null_mut())?;
+            let manager = reference("manager", manager)?;
+            let request = request(manager.0.lock_all(&every("names", names, count)?), options)?;
+            *guard = gitlock_guard::give(request.acquire()?);
+            Ok(())
+        }
+    })
+}
+
+/// Whether this token is that of somebody who holds the lock at this moment: for what the lock
+/// protects, where it can't remember the highest token it has seen. GITLOCK_LOCK_LOST if it isn't.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn gitlock_verify(manager: *const gitlock_manager, name: *const c_char, token: u64) -> i32 {
+    // SAFETY: by the convention.
+    enter(|| unsafe { reference("manager", manager)?.0.verify(required("name", name)?, token) })
+}
+
 /// Gives JSON to the caller, or an error.
 ///
 /// # Safety
@@ -123,6 +153,24 @@ pub unsafe extern "C" fn gitlock_status(
 pub unsafe extern "C" fn gitlock_list(manager: *const gitlock_manager, json: *mut *mut c_char) -> i32 {
     // SAFETY: by the convention.
     unsafe { tell(manager, json, |manager| Ok(json::listing(&manager.list()?))) }
+}
+
+/// Who waits for whom, and which of them would wait for ever, as JSON: `edges`, `cycles`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn gitlock_graph(manager: *const gitlock_manager, json: *mut *mut c_char) -> i32 {
+    // SAFETY: by the convention.
+    unsafe { tell(manager, json, |manager| Ok(json::graph(&manager.graph()?))) }
+}
+
+/// The same in the language of Graphviz. Free it with `gitlock_string_free`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn gitlock_graph_dot(manager: *const gitlock_manager, dot: *mut *mut c_char) -> i32 {
+    enter(|| {
+        // SAFETY: by the convention.
+        let (dot, manager) = unsafe { (place("dot", dot, std::ptr::null_mut())?, reference("manager", manager)?) };
+        *dot = give(manager.0.graph()?.to_dot());
+        Ok(())
+    })
 }
 
 /// The newest entries of a lock's journal, newest first, at most `most`, as JSON: `name`, `entries`.

@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use gitlock::{CancelToken, Error, ErrorCode, LockRequest, Options, Result, json};
+use gitlock::{CancelToken, Error, ErrorCode, LockHandle, LockRequest, Options, Result, json};
 
 use crate::{
     text::{c_string, optional},
@@ -107,6 +107,15 @@ pub struct gitlock_acquire_options {
     pub on_wait: gitlock_on_wait,
     /// Handed to `on_wait`. It must be valid until the acquire has ended.
     pub on_wait_data: *mut c_void,
+    /// One of so many slots, 1 to 1024, instead of the whole lock; everybody has to say the same
+    /// number, or hears GITLOCK_SLOTS_DIFFER. 0: the whole lock.
+    pub slots: u32,
+    /// Whether an owner who holds the lock already, by the same manager, gets it once more: 1 or 0. It
+    /// is held until each of its guards was released.
+    pub reentrant: i32,
+    /// The handle of a tenure, maybe another process's: its owner acquires, and takes what is below
+    /// its lock at once. Not together with `owner`. May be NULL.
+    pub within: *const c_char,
 }
 
 impl gitlock_acquire_options {
@@ -124,6 +133,9 @@ impl gitlock_acquire_options {
         cancel: std::ptr::null(),
         on_wait: None,
         on_wait_data: std::ptr::null_mut(),
+        slots: 0,
+        reentrant: 0,
+        within: std::ptr::null(),
     };
 }
 
@@ -196,7 +208,7 @@ unsafe fn read<T: Copy>(what: &str, from: *const T, defaults: T) -> Result<T> {
 }
 
 /// Milliseconds, unless they are left to the default.
-fn millis(what: &str, value: i64) -> Result<Option<Duration>> {
+pub(crate) fn millis(what: &str, value: i64) -> Result<Option<Duration>> {
     match value {
         GITLOCK_DEFAULT => Ok(None),
         value => u64::try_from(value)
@@ -251,11 +263,11 @@ pub(crate) unsafe fn request<'a>(
     from: *const gitlock_acquire_options,
 ) -> Result<LockRequest<'a>> {
     // SAFETY: by the caller's promise; what it points to lives during the call.
-    let (given, owner, fingerprint, reason, cancel) = unsafe {
+    let (given, owner, fingerprint, reason, cancel, within) = unsafe {
         let given = read("acquire options", from, gitlock_acquire_options::DEFAULT)?;
-        let owner = optional("owner", given.owner)?;
+        let (owner, within) = (optional("owner", given.owner)?, optional("within", given.within)?);
         let fingerprint = optional("fingerprint", given.fingerprint)?;
-        (given, owner, fingerprint, optional("reason", given.reason)?, given.cancel.as_ref())
+        (given, owner, fingerprint, optional("reason", given.reason)?, given.cancel.as_ref(), within)
     };
     request = match given.mode {
         GITLOCK_EXCLUSIVE => request,
@@ -283,6 +295,17 @@ pub(crate) unsafe fn request<'a>(
     }
     if let Some(reason) = reason {
         request = request.reason(reason);
+    }
+    if given.slots != 0 {
+        request = request.slots(given.slots);
+    }
+    request = match given.reentrant {
+        0 => request,
+        1 => request.reentrant(true),
+        other => return Err(refuse(format!("reentrant can't be {other}; give 1 or 0"))),
+    };
+    if let Some(within) = within {
+        request = request.within(&within.parse::<LockHandle>()?);
     }
     if let Some(cancel) = cancel.map(gitlock_cancel::token) {
         let token: &CancelToken = cancel;

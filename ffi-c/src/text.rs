@@ -36,6 +36,23 @@ pub(crate) unsafe fn optional<'a>(what: &str, text: *const c_char) -> Result<Opt
     text.map(Some).map_err(|_| Error::new(ErrorCode::InvalidArgument, format!("the {what} is not UTF-8; encode it so")))
 }
 
+/// So many strings, which all must be there. None are none, wherever `texts` points.
+///
+/// # Safety
+/// NULL, or an array of `count` C strings, or NULLs, that live as long as the result.
+pub(crate) unsafe fn every<'a>(what: &str, texts: *const *const c_char, count: usize) -> Result<Vec<&'a str>> {
+    if count == 0 {
+        return Ok(Vec::new());
+    }
+    if texts.is_null() {
+        return Err(null(what));
+    }
+    // SAFETY: it isn't NULL, so there are `count`, by the caller's promise.
+    let texts = unsafe { std::slice::from_raw_parts(texts, count) };
+    // SAFETY: the caller's promise is the same.
+    texts.iter().map(|text| unsafe { required(what, *text) }).collect()
+}
+
 /// A pointer that must be there.
 ///
 /// # Safety

@@ -2,14 +2,14 @@
 
 use std::ffi::{c_char, c_void};
 
-use gitlock::{CancelToken, Waiting};
+use gitlock::{CancelToken, Result, Waiting};
 
 use crate::{
     boundary::{answer, enter, remember},
     guard::gitlock_guard,
     manager::gitlock_manager,
     options::{Data, gitlock_acquire_options, request},
-    text::{place, reference, required},
+    text::{every, place, reference, required},
 };
 
 /// Ends waits from another thread. One may be given to any number of acquires.
@@ -70,6 +70,34 @@ pub unsafe extern "C" fn gitlock_acquire_start(
     data: *mut c_void,
     waiting: *mut *mut gitlock_waiting,
 ) -> i32 {
+    // SAFETY: by the convention.
+    unsafe { start(manager, || Ok(vec![required("name", name)?]), options, (done, data), waiting) }
+}
+
+/// As `gitlock_acquire_start`, for `count` locks: all of them or none.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn gitlock_acquire_all_start(
+    manager: *const gitlock_manager,
+    names: *const *const c_char,
+    count: usize,
+    options: *const gitlock_acquire_options,
+    done: gitlock_on_done,
+    data: *mut c_void,
+    waiting: *mut *mut gitlock_waiting,
+) -> i32 {
+    // SAFETY: by the convention.
+    unsafe { start(manager, || every("names", names, count), options, (done, data), waiting) }
+}
+
+/// # Safety
+/// By the convention.
+unsafe fn start<'a>(
+    manager: *const gitlock_manager,
+    names: impl FnOnce() -> Result<Vec<&'a str>>,
+    options: *const gitlock_acquire_options,
+    (done, data): (gitlock_on_done, *mut c_void),
+    waiting: *mut *mut gitlock_waiting,
+) -> i32 {
     enter(|| {
         // SAFETY: by the convention.
         unsafe {
@@ -77,7 +105,7 @@ pub unsafe extern "C" fn gitlock_acquire_start(
                 place("waiting", waiting, std::ptr::null_mut())?;
             }
             let manager = reference("manager", manager)?;
-            let request = request(manager.0.lock(required("name", name)?), options)?;
+            let request = request(manager.0.lock_all(&names()?), options)?;
             let data = Data(data);
             let started = request.start(move |result| {
                 let data = data;

@@ -254,6 +254,132 @@ static void handles_and_json(void) {
   gitlock_manager_free(manager);
 }
 
+/* Trees, sets, slots, and who takes a lock once more. */
+static void several(void) {
+  gitlock_manager *manager = open_manager(), *other = NULL;
+  gitlock_options mine;
+  gitlock_options_init(&mine, sizeof mine);
+  mine.owner = "somebody else";
+  CHECK(gitlock_open(repository, &mine, &other) == GITLOCK_OK);
+  gitlock_guard *whole = NULL, *part = NULL, *none = NULL;
+  gitlock_acquire_options options;
+  gitlock_acquire_options_init(&options, sizeof options);
+  char *handle = NULL;
+  CHECK(gitlock_acquire(manager, "tree", NULL, &whole) == GITLOCK_OK);
+  CHECK(gitlock_try_acquire(other, "tree/part", NULL, &none) == GITLOCK_HELD && none == NULL);
+  CHECK(gitlock_guard_handle(whole, &handle) == GITLOCK_OK);
+  options.within = handle;
+  CHECK(gitlock_try_acquire(other, "tree/part", &options, &part) == GITLOCK_OK);
+  options.owner = "me";
+  CHECK(gitlock_try_acquire(other, "tree/part", &options, &none) == GITLOCK_INVALID_ARGUMENT);
+  options.owner = NULL, options.within = "no handle";
+  CHECK(gitlock_try_acquire(other, "tree/part", &options, &none) == GITLOCK_INVALID_ARGUMENT);
+  gitlock_string_free(handle);
+  gitlock_guard_free(part);
+  gitlock_guard_free(whole);
+  /* A set: all or none. */
+  const char *names[] = {"set-b", "set-a", "tree/x"};
+  gitlock_acquire_options_init(&options, sizeof options);
+  options.wait_ms = 0;
+  CHECK(gitlock_acquire(manager, "set-a", NULL, &whole) == GITLOCK_OK);
+  CHECK(gitlock_acquire_all(other, names, 3, &options, &none) == GITLOCK_HELD && none == NULL);
+  gitlock_guard_free(whole);
+  CHECK(gitlock_acquire_all(other, names, 3, &options, &whole) == GITLOCK_OK);
+  CHECK(gitlock_guard_token(whole) == gitlock_guard_token_of(whole, "set-b"));
+  CHECK(gitlock_guard_token_of(whole, "tree/x") > 0 && gitlock_guard_token_of(whole, "tree") == 0);
+  CHECK(gitlock_verify(manager, "set-a", gitlock_guard_token_of(whole, "set-a")) == GITLOCK_OK);
+  CHECK(gitlock_guard_slot(whole) == -1 && gitlock_guard_release(whole) == GITLOCK_OK);
+  CHECK(gitlock_verify(manager, "set-a", 1) == GITLOCK_LOCK_LOST && gitlock_guard_token_of(whole, "set-a") == 0);
+  gitlock_guard_free(whole);
+  CHECK(gitlock_acquire_all(manager, names, 0, &options, &none) == GITLOCK_INVALID_ARGUMENT);
+  /* Slots. */
+  options.slots = 2;
+  CHECK(gitlock_acquire(manager, "port", &options, &whole) == GITLOCK_OK && gitlock_guard_slot(whole) == 0);
+  CHECK(gitlock_acquire(manager, "port", &options, &part) == GITLOCK_OK && gitlock_guard_slot(part) == 1);
+  CHECK(gitlock_acquire(manager, "port", &options, &none) == GITLOCK_HELD);
+  options.slots = 3;
+  CHECK(gitlock_acquire(manager, "port", &options, &none) == GITLOCK_SLOTS_DIFFER);
+  CHECK(gitlock_guard_upgrade(part, 0, NULL) == GITLOCK_INVALID_ARGUMENT);
+  gitlock_guard_free(part);
+  gitlock_guard_free(whole);
+  /* Once more, by the same thread. */
+  options.slots = 0, options.reentrant = 1;
+  CHECK(gitlock_acquire(manager, "again", &options, &whole) == GITLOCK_OK);
+  CHECK(gitlock_acquire(manager, "again", &options, &part) == GITLOCK_OK);
+  CHECK(gitlock_guard_release(whole) == GITLOCK_OK && !gitlock_guard_is_lost(part));
+  CHECK(gitlock_try_acquire(other, "again", NULL, &none) == GITLOCK_HELD);
+  options.reentrant = 2;
+  CHECK(gitlock_acquire(manager, "again", &options, &none) == GITLOCK_INVALID_ARGUMENT);
+  gitlock_guard_free(part);
+  gitlock_guard_free(whole);
+  gitlock_manager_free(other);
+  gitlock_manager_free(manager);
+}
+
+static void on_wanted(void *data, size_t waiters, int32_t priority) {
+  struct waits *waits = data;
+  CHECK((waiters == 1 && priority == 7) || (waiters == 0 && priority == 0));
+  pthread_mutex_lock(&waits->mutex);
+  waits->progress++;
+  pthread_cond_signal(&waits->changed);
+  pthread_mutex_unlock(&waits->mutex);
+}
+
+static void upgrades_and_who_waits(void) {
+  struct waits waits = {.mutex = PTHREAD_MUTEX_INITIALIZER, .changed = PTHREAD_COND_INITIALIZER};
+  gitlock_manager *manager = open_manager();
+  gitlock_guard *first = NULL, *second = NULL;
+  gitlock_acquire_options options;
+  gitlock_acquire_options_init(&options, sizeof options);
+  options.mode = GITLOCK_SHARED;
+  CHECK(gitlock_acquire(manager, "up", &options, &first) == GITLOCK_OK);
+  CHECK(gitlock_acquire(manager, "up", &options, &second) == GITLOCK_OK);
+  CHECK(gitlock_guard_upgrade(first, 0, NULL) == GITLOCK_HELD);
+  CHECK(gitlock_guard_upgrade(first, 20, NULL) == GITLOCK_TIMEOUT);
+  CHECK(gitlock_guard_upgrade(first, -7, NULL) == GITLOCK_INVALID_ARGUMENT);
+  gitlock_cancel *cancel = gitlock_cancel_new();
+  pthread_t thread;
+  CHECK(pthread_create(&thread, NULL, cancel_soon, cancel) == 0);
+  CHECK(gitlock_guard_upgrade(first, GITLOCK_FOREVER, cancel) == GITLOCK_CANCELLED);
+  CHECK(pthread_join(thread, NULL) == 0);
+  gitlock_cancel_free(cancel);
+  CHECK(gitlock_guard_mode(first) == GITLOCK_SHARED && gitlock_guard_release(second) == GITLOCK_OK);
+  gitlock_guard_free(second);
+  uint64_t token = gitlock_guard_token(first);
+  CHECK(gitlock_guard_upgrade(first, GITLOCK_FOREVER, NULL) == GITLOCK_OK);
+  CHECK(gitlock_guard_mode(first) == GITLOCK_EXCLUSIVE && gitlock_guard_token(first) > token);
+  token = gitlock_guard_token(first);
+  /* Who waits, and that it is told. */
+  size_t waiters = 9;
+  int32_t priority = 9;
+  CHECK(gitlock_guard_wanted(first, &waiters, &priority) == GITLOCK_OK && waiters == 0 && priority == 0);
+  CHECK(gitlock_guard_on_wanted(first, on_wanted, &waits, free_waits) == GITLOCK_OK);
+  options.mode = GITLOCK_EXCLUSIVE, options.priority = 7, options.owner = "another";
+  gitlock_waiting *wait = NULL;
+  const char *name = "up";
+  CHECK(gitlock_acquire_all_start(manager, &name, 1, &options, on_done, &waits, &wait) == GITLOCK_OK);
+  until(&waits, &waits.progress, 1);
+  CHECK(gitlock_guard_wanted(first, &waiters, &priority) == GITLOCK_OK && waiters == 1 && priority == 7);
+  CHECK(gitlock_guard_wanted(first, &waiters, NULL) == GITLOCK_OK);
+  char *text = NULL;
+  CHECK(gitlock_graph(manager, &text) == GITLOCK_OK && strstr(text, "\"blockedBy\"") != NULL);
+  gitlock_string_free(text);
+  CHECK(gitlock_graph_dot(manager, &text) == GITLOCK_OK && strstr(text, "\"another\" -> ") != NULL);
+  gitlock_string_free(text);
+  gitlock_waiting_cancel(wait);
+  gitlock_waiting_free(wait);
+  until(&waits, &waits.ended, 1);
+  until(&waits, &waits.progress, 2);
+  CHECK(waits.code == GITLOCK_CANCELLED);
+  /* And down again. */
+  CHECK(gitlock_guard_downgrade(first) == GITLOCK_OK && gitlock_guard_mode(first) == GITLOCK_SHARED);
+  CHECK(gitlock_guard_release(first) == GITLOCK_OK && gitlock_guard_upgrade(first, 0, NULL) == GITLOCK_LOCK_LOST);
+  CHECK(gitlock_guard_token(first) >= token && gitlock_guard_mode(first) == GITLOCK_SHARED);
+  gitlock_guard_free(first);
+  gitlock_manager_free(manager);
+  until(&waits, &waits.freed, 1);
+}
+
 /* Every function with NULL wherever a pointer goes. */
 static void nulls(void) {
   gitlock_manager *manager = NULL;
@@ -278,6 +404,20 @@ static void nulls(void) {
   CHECK(gitlock_guard_release(NULL) == bad && gitlock_guard_extend(NULL, -1) == bad);
   CHECK(gitlock_guard_handle(NULL, &text) == bad && gitlock_guard_detach(NULL, NULL) == bad);
   CHECK(gitlock_guard_on_lost(NULL, NULL, NULL, NULL) == bad);
+  const char *names[] = {"x", NULL};
+  CHECK(gitlock_acquire_all(NULL, names, 1, NULL, &guard) == bad && gitlock_acquire_all(manager, NULL, 1, NULL, &guard) == bad);
+  CHECK(gitlock_acquire_all(manager, names, 2, NULL, &guard) == bad && gitlock_acquire_all(manager, names, 1, NULL, NULL) == bad);
+  CHECK(gitlock_acquire_all(manager, NULL, 0, NULL, &guard) == bad && guard == NULL);
+  CHECK(gitlock_acquire_all_start(NULL, NULL, 0, NULL, NULL, NULL, NULL) == bad);
+  CHECK(gitlock_acquire_all_start(manager, names, 2, NULL, NULL, NULL, NULL) == bad);
+  size_t waiters;
+  CHECK(gitlock_guard_upgrade(NULL, 0, NULL) == bad && gitlock_guard_downgrade(NULL) == bad);
+  CHECK(gitlock_guard_wanted(NULL, &waiters, NULL) == bad && gitlock_guard_wanted(NULL, NULL, NULL) == bad);
+  CHECK(gitlock_guard_on_wanted(NULL, NULL, NULL, NULL) == bad);
+  CHECK(gitlock_guard_slot(NULL) == -1 && gitlock_guard_token_of(NULL, NULL) == 0);
+  CHECK(gitlock_verify(NULL, "x", 1) == bad && gitlock_verify(manager, NULL, 1) == bad);
+  CHECK(gitlock_graph(NULL, &text) == bad && gitlock_graph(manager, NULL) == bad);
+  CHECK(gitlock_graph_dot(NULL, &text) == bad && gitlock_graph_dot(manager, NULL) == bad);
   CHECK(gitlock_guard_name(NULL) == NULL && gitlock_guard_id(NULL) == NULL && gitlock_guard_token(NULL) == 0);
   CHECK(gitlock_guard_is_lost(NULL) && gitlock_guard_remaining_ms(NULL) == 0 && gitlock_guard_mode(NULL) == -1);
   CHECK(gitlock_code_name(12345) == NULL && gitlock_code_retry(12345) == GITLOCK_RETRY_NEVER);
@@ -351,6 +491,8 @@ int main(int count, char **arguments) {
   other_versions();
   waiting();
   handles_and_json();
+  several();
+  upgrades_and_who_waits();
   nulls();
   two_threads();
   /* What threads that a fork doesn't copy own looks leaked to Valgrind. */

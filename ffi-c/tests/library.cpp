@@ -100,5 +100,61 @@ int main(int count, char **arguments) {
   CHECK(locks.status("lease++").find("\"held\":false") != std::string::npos);
   CHECK(locks.list().find("locks") != std::string::npos && locks.log("lease++", 3).find("released") != std::string::npos);
   CHECK(locks.clean().find("objects") != std::string::npos && locks.doctor().find("findings") != std::string::npos);
+
+  // Several locks, slots, parts, upgrades, and who waits.
+  {
+    gitlock::options mine;
+    mine.owner = "somebody else";
+    const gitlock::manager others(arguments[1], mine);
+    gitlock::acquire_options once;
+    once.wait = 0ms;
+    gitlock::guard set = locks.acquire_all({"set++/b", "set++/a"});
+    CHECK(set.token() == set.token_of("set++/b") && set.token_of("set++") == 0 && !set.slot());
+    locks.verify("set++/a", set.token_of("set++/a"));
+    throws<gitlock::lock_lost>(GITLOCK_LOCK_LOST, [&] { locks.verify("set++/a", 0); });
+    std::error_code code;
+    CHECK(!others.acquire_all({"set++/a", "set++/c"}, once, code) && code.value() == GITLOCK_HELD);
+    set.release();
+    once.slots = 2;
+    gitlock::guard slot = locks.acquire("slots++", once), next = locks.acquire("slots++", once);
+    CHECK(slot.slot() == 0u && next.slot() == 1u);
+    once.slots = 3;
+    throws<gitlock::error>(GITLOCK_SLOTS_DIFFER, [&] { locks.acquire("slots++", once); });
+
+    gitlock::guard whole = locks.acquire("tree++");
+    gitlock::acquire_options part;
+    part.within = whole.handle();
+    CHECK(!others.try_acquire("tree++/x") && others.try_acquire("tree++/x", part));
+    gitlock::acquire_options again;
+    again.reentrant = true;
+    gitlock::guard outer = locks.acquire("again++", again), inner = locks.acquire("again++", again);
+    outer.release();
+    CHECK(!inner.is_lost());
+
+    gitlock::acquire_options reads;
+    reads.shared = true;
+    gitlock::guard reader = locks.acquire("up++", reads), other = others.acquire("up++", reads);
+    reader.upgrade(0ms, nullptr, code);
+    CHECK(code.value() == GITLOCK_HELD && reader.is_shared());
+    std::thread upgrading([&] { reader.upgrade(); });
+    while (locks.status("up++").find("\"queue\":[]") != std::string::npos) std::this_thread::sleep_for(1ms);
+    throws<gitlock::deadlock>(GITLOCK_DEADLOCK, [&] { other.upgrade(); });
+    CHECK(locks.graph().find("\"edges\":[{") != std::string::npos && locks.graph_dot().find("->") != std::string::npos);
+    other.release();
+    upgrading.join();
+    CHECK(!reader.is_shared());
+    std::atomic<std::size_t> waiting{0};
+    reader.on_wanted([&waiting](std::size_t waiters, std::int32_t) { waiting = waiters; });
+    gitlock::cancel_token stop;
+    gitlock::acquire_options wants;
+    wants.cancel = &stop;
+    std::thread wanting([&] { throws<gitlock::cancelled>(GITLOCK_CANCELLED, [&] { others.acquire("up++", wants); }); });
+    while (waiting != 1) std::this_thread::sleep_for(1ms);
+    CHECK(reader.wanted().first == 1 && reader.wanted().second == 0);
+    stop.cancel();
+    wanting.join();
+    reader.downgrade();
+    CHECK(reader.is_shared());
+  }
   std::puts("libgitlock in C++: every check holds");
 }

@@ -63,7 +63,9 @@ class AsyncLock(_Tenures):
                 if guard is not None:
                     _release(guard)
 
-        options = {**self._options, "wait": timeout, "owner": self._options["owner"] or _task_owner()}
+        # Within another tenure its owner acquires.
+        owner = self._options["owner"] or (None if self._options["within"] else _task_owner())
+        options = {**self._options, "wait": timeout, "owner": owner}
         waiting = self._manager.start(self.names, options, done)  # type: ignore[arg-type]
         try:
             guard = await future

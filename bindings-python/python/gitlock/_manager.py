@@ -215,7 +215,7 @@ class LockManager:
     ) -> AsyncLock:
         """As :meth:`lock`, for asyncio: ``async with manager.alock("build"):``. A wait costs no thread.
         The owner is the task that acquires, unless somebody says otherwise."""
-        owner = owner or self._owner
+        owner = owner or (self._owner if within is None else None)
         options = _options(
             timeout, shared, ttl, priority, reason, owner, fingerprint, renew, max_hold, cancel, on_wait, slots, within
         )
