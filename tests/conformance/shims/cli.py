@@ -21,6 +21,7 @@ OPERATIONS = (
 HOLD = 'echo "$GIT_LOCK_TOKEN $GIT_LOCK_HANDLE"; exec cat >/dev/null'
 #: Option of an acquire, as the command line has it.
 FLAGS = {"ttl": "--ttl", "wait": "--wait", "priority": "--priority", "reason": "--reason", "max_hold": "--max-hold"}
+FLAGS["slots"] = "--slots"
 TIMES = ("ttl", "wait", "max_hold")
 
 
@@ -215,11 +216,11 @@ class Tenure:
         if line.startswith("{"):
             told = json.loads(line)
             self.handle, self.token = told["handle"], told["token"]
-            return {key: told[key] for key in ("id", "token", "mode")}
+            return {key: told[key] for key in ("id", "token", "mode", "slot") if told[key] is not None}
         if not line:
             raise self.failure()
         self.token, self.handle, self.runs = int(line.split()[0]), line.split()[1], True
-        return {key: value for key, value in self.look().items() if key in ("id", "token", "mode")}
+        return {key: value for key, value in self.look().items() if key in ("id", "token", "mode", "slot")}
 
     def look(self):
         """The tenure as the status shows it, found by its token or, if that is unknown, because it is alone."""
@@ -227,7 +228,8 @@ class Tenure:
         for holder in holders:
             if self.token in (None, holder["token"]):
                 self.token = holder["token"]
-                told = {key: holder[key] for key in ("id", "token", "mode", "remaining")}
+                shown = ("id", "token", "mode", "remaining", "slot")
+                told = {key: holder[key] for key in shown if holder[key] is not None}
                 return {**told, "lost": "false"}
         return {"id": "", "token": self.token, "mode": "", "remaining": 0, "lost": "true"}
 

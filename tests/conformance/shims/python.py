@@ -38,7 +38,8 @@ def told(error):
 
 
 def described(lock, shared):
-    return {"id": lock.id, "token": lock.token, "mode": "shared" if shared else "exclusive"}
+    told = {"id": lock.id, "token": lock.token, "mode": "shared" if shared else "exclusive"}
+    return told if lock.slot is None else {**told, "slot": lock.slot}
 
 
 class Shim:
@@ -55,8 +56,7 @@ class Shim:
         given |= {key: int(fields[key]) / 1000 for key in TIMES if key in fields}
         if "wait" in fields:
             given["timeout"] = int(fields["wait"]) / 1000
-        if "priority" in fields:
-            given["priority"] = int(fields["priority"])
+        given |= {key: int(fields[key]) for key in ("priority", "slots") if key in fields}
         if "renew" in fields:
             given["renew"] = fields["renew"] == "yes"
         return self.make(fields["name"], shared="shared" in fields, **given, **more)

@@ -49,7 +49,9 @@ fn told(error: &Error) -> [(&'static str, String); 2] {
 
 fn described(guard: &LockGuard) -> Told {
     let mode = guard.mode().as_str().to_owned();
-    vec![("id", guard.id().to_owned()), ("token", guard.token().to_string()), ("mode", mode)]
+    let mut told = vec![("id", guard.id().to_owned()), ("token", guard.token().to_string()), ("mode", mode)];
+    told.extend(guard.slot().map(|slot| ("slot", slot.to_string())));
+    told
 }
 
 /// How the wait of a `start` is ended.
@@ -81,6 +83,7 @@ fn request<'a>(manager: &'a LockManager, fields: &Fields) -> LockRequest<'a> {
             "fingerprint" => request.fingerprint(value),
             "reason" => request.reason(value),
             "owner" => request.owner(value),
+            "slots" => request.slots(value.parse().unwrap_or_default()),
             "renew" => request.renew(value == "yes"),
             _ => request,
         };

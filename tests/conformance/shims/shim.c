@@ -71,6 +71,7 @@ static void add_error(char **line) {
 static void add_guard(char **line, const gitlock_guard *guard) {
   add(line, "id", gitlock_guard_id(guard));
   add_number(line, "token", gitlock_guard_token(guard));
+  if (gitlock_guard_slot(guard) >= 0) add_number(line, "slot", (uint64_t)gitlock_guard_slot(guard));
   add(line, "mode", gitlock_guard_mode(guard) == GITLOCK_SHARED ? "shared" : "exclusive");
 }
 
@@ -148,6 +149,7 @@ static gitlock_acquire_options acquire_options(const struct fields *fields) {
   options.ttl_ms = number(fields, "ttl", GITLOCK_DEFAULT);
   options.wait_ms = number(fields, "wait", GITLOCK_FOREVER);
   options.max_hold_ms = number(fields, "max_hold", GITLOCK_DEFAULT);
+  options.slots = (uint32_t)number(fields, "slots", 0);
   const char *renew = get(fields, "renew");
   if (renew != NULL) options.renew = strcmp(renew, "yes") == 0;
   options.owner = get(fields, "owner");

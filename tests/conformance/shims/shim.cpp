@@ -45,6 +45,7 @@ struct line {
     return *this;
   }
   line &add(const gitlock::guard &guard) {
+    if (guard.slot()) add("slot", std::to_string(*guard.slot()));
     return add("id", guard.id()).add("token", std::to_string(guard.token())).add("mode", guard.is_shared() ? "shared" : "exclusive");
   }
   line &add(const gitlock::error &error) {
@@ -53,6 +54,7 @@ struct line {
     if (dynamic_cast<const gitlock::timeout *>(&error)) name = "timeout";
     if (dynamic_cast<const gitlock::cancelled *>(&error)) name = "cancelled";
     if (dynamic_cast<const gitlock::lock_lost *>(&error)) name = "lock_lost";
+    if (dynamic_cast<const gitlock::deadlock *>(&error)) name = "deadlock";
     if (dynamic_cast<const gitlock::not_owner *>(&error)) name = "not_owner";
     return add("class", std::string("gitlock::") + name).add("error", error.json());
   }
@@ -81,6 +83,7 @@ gitlock::acquire_options options_of(const fields &given) {
   options.ttl = time(given, "ttl");
   options.wait = time(given, "wait");
   options.max_hold = time(given, "max_hold");
+  options.slots = static_cast<std::uint32_t>(std::stoul(get(given, "slots").value_or("0")));
   if (auto renew = get(given, "renew")) options.renew = *renew == "yes";
   options.owner = get(given, "owner").value_or("");
   options.fingerprint = get(given, "fingerprint").value_or("");

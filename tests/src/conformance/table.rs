@@ -28,9 +28,10 @@ const fn hear(name: &'static str, kind: &'static str) -> Operation {
 }
 
 /// What an acquire takes, but for how long it waits.
-const TRY: &[&str] = &["as", "shared", "ttl", "priority", "fingerprint", "reason", "owner", "renew", "max_hold"];
+const TRY: &[&str] =
+    &["as", "shared", "ttl", "priority", "fingerprint", "reason", "owner", "renew", "max_hold", "slots"];
 const ACQUIRE: &[&str] =
-    &["as", "shared", "ttl", "priority", "fingerprint", "reason", "owner", "renew", "max_hold", "wait"];
+    &["as", "shared", "ttl", "priority", "fingerprint", "reason", "owner", "renew", "max_hold", "slots", "wait"];
 
 /// Everything that can be asked. README.md says what each means and answers.
 pub(super) const OPERATIONS: &[Operation] = &[
@@ -128,8 +129,6 @@ pub(super) struct Surface {
     pub(super) silent: &'static [(ErrorCode, &'static str)],
 }
 
-/// No shim asks for slots yet; each language's own tests do.
-const NO_SLOTS: (ErrorCode, &str) = (ErrorCode::SlotsDiffer, "the set has no slots yet");
 const RUST_PANICS: (ErrorCode, &str) = (ErrorCode::Internal, "a panic reaches a Rust caller as a panic");
 /// Every surface, in the order of the runs.
 pub(super) const SURFACES: &[Surface] = &[
@@ -138,49 +137,43 @@ pub(super) const SURFACES: &[Surface] = &[
         start: |programs| vec![programs.rust.clone(), "blocking".into()],
         class: |_| "gitlock::Error".to_owned(),
         lacks: &[],
-        silent: &[RUST_PANICS, NO_SLOTS],
+        silent: &[RUST_PANICS],
     },
     Surface {
         name: "rust-start",
         start: |programs| vec![programs.rust.clone(), "start".into()],
         class: |_| "gitlock::Error".to_owned(),
         lacks: &[],
-        silent: &[RUST_PANICS, NO_SLOTS],
+        silent: &[RUST_PANICS],
     },
     Surface {
         name: "c",
         start: |programs| vec![programs.c.clone(), "blocking".into()],
         class: |code| code.number().to_string(),
         lacks: &[],
-        silent: &[NO_SLOTS],
+        silent: &[],
     },
     Surface {
         name: "c-start",
         start: |programs| vec![programs.c.clone(), "start".into()],
         class: |code| code.number().to_string(),
         lacks: &[],
-        silent: &[NO_SLOTS],
+        silent: &[],
     },
-    Surface {
-        name: "c++",
-        start: |programs| vec![programs.cpp.clone()],
-        class: cpp_class,
-        lacks: &[],
-        silent: &[NO_SLOTS],
-    },
+    Surface { name: "c++", start: |programs| vec![programs.cpp.clone()], class: cpp_class, lacks: &[], silent: &[] },
     Surface {
         name: "python",
         start: |programs| vec![programs.python.clone(), programs.sources.join("python.py"), "blocking".into()],
         class: |code| format!("gitlock.{}", python_class(code)),
         lacks: &[],
-        silent: &[NO_SLOTS],
+        silent: &[],
     },
     Surface {
         name: "python-asyncio",
         start: |programs| vec![programs.python.clone(), programs.sources.join("python.py"), "asyncio".into()],
         class: |code| format!("gitlock.{}", python_class(code)),
         lacks: &[],
-        silent: &[NO_SLOTS],
+        silent: &[],
     },
     Surface {
         name: "cli",
@@ -194,14 +187,18 @@ pub(super) const SURFACES: &[Surface] = &[
         silent: &[
             (ErrorCode::Forked, "a command holds nothing that a fork could copy"),
             (ErrorCode::Deadlock, "each command is a session of its own"),
-            NO_SLOTS,
         ],
     },
 ];
 
 fn cpp_class(code: ErrorCode) -> String {
     match code {
-        ErrorCode::Held | ErrorCode::Timeout | ErrorCode::Cancelled | ErrorCode::LockLost | ErrorCode::NotOwner => {
+        ErrorCode::Held
+        | ErrorCode::Timeout
+        | ErrorCode::Cancelled
+        | ErrorCode::LockLost
+        | ErrorCode::Deadlock
+        | ErrorCode::NotOwner => {
             format!("gitlock::{}", code.as_str().to_ascii_lowercase())
         }
         _ => "gitlock::error".to_owned(),
