@@ -89,6 +89,18 @@ fn a_lease_is_renewed_and_a_break_is_told() {
     assert_eq!(guard.release().unwrap_err().code(), ErrorCode::LockLost);
 }
 
+/// The next renewal would notice it after twenty minutes.
+#[test]
+fn a_break_is_told_to_who_asks_for_news_only_later() {
+    let repo = Repo::new();
+    let (manager, other) = (manager(&repo), manager(&repo));
+    let guard = manager.lock("x").ttl(Duration::from_secs(3_600)).acquire().unwrap();
+    other.break_lock("x", None, None).unwrap();
+    let (sender, lost) = mpsc::channel();
+    guard.on_lost(move |error| sender.send(error.code()).unwrap());
+    assert_eq!(lost.recv_timeout(Duration::from_secs(60)).unwrap(), ErrorCode::LockLost);
+}
+
 #[test]
 fn a_wait_ends_by_timeout_and_by_cancel_and_leaves_no_waiter() {
     let repo = Repo::new();

@@ -212,6 +212,31 @@ fn an_owner_takes_it_once_more_only_on_request() {
 }
 
 #[test]
+fn a_tenure_that_is_detached_outlives_its_other_guards() {
+    let (repo, manager) = opened();
+    let outer = manager.lock("x").reentrant(true).acquire().unwrap();
+    let handle = manager.lock("x").reentrant(true).acquire().unwrap().detach();
+    outer.extend(None).unwrap();
+    outer.release().unwrap();
+    assert_eq!(refs(&repo), "x");
+    manager.release(&handle).unwrap();
+    assert_eq!(refs(&repo), "");
+}
+
+#[test]
+fn who_loses_one_of_several_locks_gives_the_others_back() {
+    let (repo, manager) = opened();
+    let set = manager.lock_all(&["a/x", "b"]).ttl(Duration::from_secs(3_600)).acquire().unwrap();
+    let (sender, lost) = mpsc::channel();
+    set.on_lost(move |error| sender.send(error.code()).unwrap());
+    session(&repo, "op").break_lock("b", None, None).unwrap();
+    assert_eq!(lost.recv_timeout(SOON).unwrap(), ErrorCode::LockLost);
+    while !refs(&repo).is_empty() {
+        SystemClock.pause(Duration::from_millis(5));
+    }
+}
+
+#[test]
 fn a_holder_learns_that_others_wait() {
     let (repo, manager) = opened();
     let guard = manager.lock("x").acquire().unwrap();
@@ -230,6 +255,15 @@ fn a_holder_learns_that_others_wait() {
     assert_eq!(guard.wanted().unwrap().waiters, 1);
     waiting.cancel();
     until(&[(1, Some(7)), (0, None)]);
+    // Who asks only when others wait already is told so too.
+    let waiting = you.lock("x").start(|_| {}).unwrap();
+    while guard.wanted().unwrap().waiters == 0 {
+        SystemClock.pause(Duration::from_millis(5));
+    }
+    let (sender, late) = mpsc::channel();
+    guard.on_wanted(move |wanted| sender.send(wanted.waiters).unwrap());
+    assert_eq!(late.recv_timeout(SOON).unwrap(), 1);
+    waiting.cancel();
 }
 
 /// Everybody holds one and wants the next.

@@ -249,7 +249,11 @@ impl LockGuard {
 
     fn end(&self) -> Result<()> {
         self.check_process()?;
-        if self.tenure.guards.fetch_sub(1, SeqCst) > 1 {
+        if !self.tenure.part_with() {
+            return self.check_alive();
+        }
+        if self.tenure.detached.load(SeqCst) {
+            self.inner.forget(&self.tenure);
             return self.check_alive();
         }
         self.tenure.ending.store(true, SeqCst);
@@ -301,7 +305,10 @@ impl LockGuard {
     /// releases it. It is no longer renewed by this process.
     pub fn detach(mut self) -> LockHandle {
         self.armed = false;
-        self.inner.forget(&self.tenure);
+        self.tenure.detached.store(true, SeqCst);
+        if self.tenure.part_with() {
+            self.inner.forget(&self.tenure);
+        }
         self.handle()
     }
 }

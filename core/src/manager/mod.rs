@@ -17,7 +17,7 @@ use std::{
     collections::HashMap,
     fmt,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, OnceLock, PoisonError, Weak, atomic::Ordering::SeqCst},
+    sync::{Arc, Mutex, OnceLock, PoisonError, Weak},
     time::Duration,
 };
 
@@ -600,8 +600,7 @@ impl Inner {
                 ),
             ));
         }
-        tenure.guards.fetch_add(1, SeqCst);
-        Ok(Some(LockGuard::new(self.clone(), tenure)))
+        Ok(tenure.join().then(|| LockGuard::new(self.clone(), tenure)))
     }
 
     /// Waits until a wait is over.

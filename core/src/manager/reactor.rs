@@ -63,8 +63,10 @@ struct State {
     incoming: Vec<WaitEntry>,
     /// Whether somebody wants to be told at once when a held lock changes.
     news: bool,
-    /// Whether something was written since the store was last tended.
-    dirty: bool,
+    /// Locks that news are newly wanted of: they may have changed before.
+    asked: Vec<String>,
+    /// When something was first written since the store was last tended, on the boot clock.
+    dirty_since: Option<u64>,
     /// Until when the thread sleeps, on the boot clock.
     sleeps_until: u64,
     /// The earliest that anything asked for since the thread's turn began has to be looked at.
@@ -82,7 +84,7 @@ impl Reactor {
         let next = next_look(inner, tenure, now);
         self.with_thread(inner, |state| {
             state.tenures.insert(tenure.id.clone(), (Arc::downgrade(tenure), next));
-            state.dirty = true;
+            state.dirty_since.get_or_insert(now);
             next.min(now + TEND_AFTER)
         });
     }
@@ -92,6 +94,7 @@ impl Reactor {
         self.touch(inner, tenure);
         self.with_thread(inner, |state| {
             state.news = true;
+            state.asked.extend(tenure.names().iter().map(|name| name.encoded().to_owned()));
             0
         });
     }
@@ -224,6 +227,11 @@ impl World {
         self.take_incoming(inner);
         let mut next = self.tenures(inner, &woken.changes.names, woken.changes.all);
         self.arm(inner);
+        let asked = std::mem::take(&mut inner.reactor().lock().asked);
+        if !asked.is_empty() {
+            // Armed, then read, here too.
+            next = self.tenures(inner, &asked, false);
+        }
         let now = inner.commits.clock.boot_ms();
         for (name, waited) in &mut self.waits {
             let changed = woken.changes.all || woken.changes.names.iter().any(|changed| changed == name.encoded());
@@ -246,15 +254,26 @@ impl World {
         if self.waits.is_empty() {
             self.sleeper.forget_processes();
         }
-        let dirty = {
-            let mut state = inner.reactor().lock();
-            std::mem::take(&mut state.dirty)
-        };
-        if dirty {
-            inner.commits.store.tend();
-            next = next.min(inner.commits.clock.boot_ms() + TEND_AFTER);
+        if let Some(at) = self.tend(inner) {
+            next = next.min(at);
         }
         (next != u64::MAX).then_some(next)
+    }
+
+    /// Tends the store, some time after the first change. Returns when to, if that is still to come.
+    fn tend(&mut self, inner: &Arc<Inner>) -> Option<u64> {
+        let now = inner.commits.clock.boot_ms();
+        let at = {
+            let mut state = inner.reactor().lock();
+            let at = state.dirty_since? + TEND_AFTER;
+            state.dirty_since = state.dirty_since.filter(|_| now < at);
+            at
+        };
+        if now < at {
+            return Some(at);
+        }
+        inner.commits.store.tend();
+        None
     }
 
     /// Enqueues the waits that have come, those for one lock together.
@@ -267,17 +286,14 @@ impl World {
         for (name, entries) in by_lock {
             let (fresh, queued): (Vec<_>, Vec<_>) = entries.into_iter().partition(|entry| !entry.is_queued());
             let (waiting, _) = ask_all(inner, &name, fresh, self.patient_until);
-            self.waited_for(&name);
+            // What was free is held by now, and nobody needs to watch it.
             queued.into_iter().chain(waiting).for_each(|entry| self.await_it(entry));
         }
     }
 
-    fn waited_for(&mut self, name: &LockName) -> &mut WaitedFor {
-        self.waits.entry(name.clone()).or_insert_with(|| WaitedFor::new(name.clone()))
-    }
-
     fn await_it(&mut self, entry: WaitEntry) {
-        let waited = self.waited_for(&entry.name().clone());
+        let name = entry.name().clone();
+        let waited = self.waits.entry(name.clone()).or_insert_with(|| WaitedFor::new(name));
         waited.next = 0;
         waited.waits.push(entry);
     }
@@ -300,7 +316,11 @@ impl World {
             });
         }
         for (tenure, by_time) in due {
-            let at = if by_time { renew(inner, &tenure, self.patient_until) } else { check(inner, &tenure) };
+            let at = if by_time {
+                renew(inner, &tenure, self.patient_until)
+            } else {
+                check(inner, &tenure, self.patient_until)
+            };
             let mut state = inner.reactor().lock();
             match at {
                 Some(at) if state.tenures.contains_key(&tenure.id) => {
@@ -410,7 +430,7 @@ fn renew(inner: &Arc<Inner>, tenure: &Arc<TenureState>, patient_until: u64) -> O
 }
 
 /// Looks whether a tenure still stands in its record.
-fn check(inner: &Arc<Inner>, tenure: &Arc<TenureState>) -> Option<u64> {
+fn check(inner: &Arc<Inner>, tenure: &Arc<TenureState>, patient_until: u64) -> Option<u64> {
     let now = inner.commits.clock.boot_ms();
     let mut wanted = Wanted::default();
     for name in tenure.names() {
@@ -423,6 +443,7 @@ fn check(inner: &Arc<Inner>, tenure: &Arc<TenureState>) -> Option<u64> {
                 Held::Record(_) | Held::Free if tenure.is_ending() => return None,
                 Held::Record(_) | Held::Free => {
                     tenure.lose(TAKEN_AWAY);
+                    tenure.let_go(inner, Some(patience(inner, patient_until)));
                     return None;
                 }
             },

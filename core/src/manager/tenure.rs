@@ -62,8 +62,11 @@ pub(super) struct TenureState {
     pub(super) ending: AtomicBool,
     lost: Mutex<Lost>,
     /// How many guards have it.
-    pub(super) guards: AtomicU32,
-    wanted: Mutex<(Wanted, Vec<WantedFn>)>,
+    guards: AtomicU32,
+    /// Whether it goes on when none has.
+    pub(super) detached: AtomicBool,
+    /// Who wants to know of waiters, and what each was told last.
+    wanted: Mutex<Vec<(Wanted, WantedFn)>>,
 }
 
 #[derive(Default)]
@@ -115,6 +118,7 @@ impl TenureState {
             ending: AtomicBool::new(false),
             lost: Mutex::default(),
             guards: AtomicU32::new(1),
+            detached: AtomicBool::new(false),
             wanted: Mutex::default(),
         }
     }
@@ -222,6 +226,17 @@ impl TenureState {
         self.lease_end.load(SeqCst).saturating_sub(margin)
     }
 
+    /// Counts another guard of it, unless the last one is giving it up.
+    pub(super) fn join(&self) -> bool {
+        let more = |guards: u32| (guards > 0).then(|| guards + 1);
+        !self.is_ending() && self.guards.fetch_update(SeqCst, SeqCst, more).is_ok()
+    }
+
+    /// Counts a guard less. Returns whether that was the last.
+    pub(super) fn part_with(&self) -> bool {
+        self.guards.fetch_sub(1, SeqCst) == 1
+    }
+
     /// Released, or lost.
     pub(super) fn is_over(&self) -> bool {
         self.over.load(SeqCst)
@@ -267,27 +282,20 @@ impl TenureState {
     }
 
     pub(super) fn listen_wanted(&self, listener: WantedFn) {
-        lock(&self.wanted).1.push(listener);
+        lock(&self.wanted).push((Wanted::default(), listener));
     }
 
-    /// Tells of who waits, if that has changed.
+    /// Tells of who waits everybody whom that is news to.
     pub(super) fn tell_wanted(&self, now: Wanted) {
-        let listeners = {
-            let mut wanted = lock(&self.wanted);
-            if wanted.0 == now {
-                return;
-            }
-            wanted.0 = now;
-            wanted.1.clone()
-        };
+        let news =
+            |(told, listener): &mut (Wanted, WantedFn)| (std::mem::replace(told, now) != now).then(|| listener.clone());
+        let listeners: Vec<WantedFn> = lock(&self.wanted).iter_mut().filter_map(news).collect();
         for listener in listeners {
-            callback::call("on_wanted", self.name(), || lock_fn(&listener)(&now));
+            callback::call("on_wanted", self.name(), || {
+                listener.lock().unwrap_or_else(PoisonError::into_inner)(&now);
+            });
         }
     }
-}
-
-fn lock_fn(listener: &WantedFn) -> MutexGuard<'_, dyn FnMut(&Wanted) + Send + 'static> {
-    listener.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn lease_end<'a>(holders: impl Iterator<Item = &'a Holder>) -> u64 {

@@ -368,6 +368,7 @@ impl WaitEntry {
             tracing::warn!(lock = %self.name(), %error, "a waiter can't read its lock; it will try again");
             return Verdict::Waits(self);
         }
+        self.let_go(inner);
         self.finish(Err(error))
     }
 
