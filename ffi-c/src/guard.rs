@@ -283,6 +283,29 @@ impl Drop for Owned {
     }
 }
 
+/// Adds a listener to what a guard holds. Its data is freed in any case.
+///
+/// # Safety
+/// By the convention.
+unsafe fn listen<L>(
+    guard: *const gitlock_guard,
+    listener: Option<L>,
+    data: *mut c_void,
+    free: gitlock_free_data,
+    add: impl FnOnce(&LockGuard, L, Owned),
+) -> i32 {
+    let owned = Owned { data: Data(data), free };
+    enter(|| {
+        // SAFETY: NULL or valid, by the convention.
+        let guard = unsafe { reference("guard", guard) }?;
+        let Some(listener) = listener else { return Ok(()) };
+        guard.with(|held| {
+            add(held, listener, owned);
+            Ok(())
+        })
+    })
+}
+
 /// Calls `listener` once when the tenure is lost, on the manager's background thread, or at once on
 /// this one if it is lost already. A release doesn't call it. `free_data`, which may be NULL, is called
 /// with `data` in any case, also if this fails, once `listener` has been called or never will be.
@@ -293,21 +316,16 @@ pub unsafe extern "C" fn gitlock_guard_on_lost(
     data: *mut c_void,
     free_data: gitlock_free_data,
 ) -> i32 {
-    let owned = Owned { data: Data(data), free: free_data };
-    enter(|| {
-        // SAFETY: NULL or valid, by the convention.
-        let guard = unsafe { reference("guard", guard) }?;
-        let Some(listener) = listener else { return Ok(()) };
-        guard.with(|held| {
-            held.on_lost(move |error| {
-                let owned = owned;
-                let error = c_string(json::error(error).to_string());
-                // SAFETY: the caller gave the function and the data for this.
-                unsafe { listener(owned.data.0, error.as_ptr()) }
-            });
-            Ok(())
-        })
-    })
+    let add = |held: &LockGuard, listener: unsafe extern "C" fn(*mut c_void, *const c_char), owned: Owned| {
+        held.on_lost(move |error| {
+            let owned = owned;
+            let error = c_string(json::error(error).to_string());
+            // SAFETY: the caller gave the function and the data for this.
+            unsafe { listener(owned.data.0, error.as_ptr()) }
+        });
+    };
+    // SAFETY: by the convention.
+    unsafe { listen(guard, listener, data, free_data, add) }
 }
 
 /// What is called when others begin or cease to wait for what a guard holds: as
@@ -324,18 +342,13 @@ pub unsafe extern "C" fn gitlock_guard_on_wanted(
     data: *mut c_void,
     free_data: gitlock_free_data,
 ) -> i32 {
-    let owned = Owned { data: Data(data), free: free_data };
-    enter(|| {
-        // SAFETY: NULL or valid, by the convention.
-        let guard = unsafe { reference("guard", guard) }?;
-        let Some(listener) = listener else { return Ok(()) };
-        guard.with(|held| {
-            held.on_wanted(move |wanted| {
-                let owned = &owned;
-                // SAFETY: the caller gave the function and the data for this.
-                unsafe { listener(owned.data.0, wanted.waiters, wanted.priority.unwrap_or(0)) }
-            });
-            Ok(())
-        })
-    })
+    let add = |held: &LockGuard, listener: unsafe extern "C" fn(*mut c_void, usize, i32), owned: Owned| {
+        held.on_wanted(move |wanted| {
+            let owned = &owned;
+            // SAFETY: the caller gave the function and the data for this.
+            unsafe { listener(owned.data.0, wanted.waiters, wanted.priority.unwrap_or(0)) }
+        });
+    };
+    // SAFETY: by the convention.
+    unsafe { listen(guard, listener, data, free_data, add) }
 }

@@ -2,7 +2,7 @@
 
 use std::ffi::c_char;
 
-use gitlock::{Error, LockHandle, LockManager, Result, json};
+use gitlock::{Error, LockGuard, LockHandle, LockManager, LockRequest, Result, json};
 
 use crate::{
     boundary::{answer, enter},
@@ -49,6 +49,28 @@ pub unsafe extern "C" fn gitlock_manager_free(manager: *mut gitlock_manager) {
     }
 }
 
+/// Acquires one lock or several, as `take` does it.
+///
+/// # Safety
+/// By the convention.
+unsafe fn acquire<'a>(
+    manager: *const gitlock_manager,
+    names: impl FnOnce() -> Result<Vec<&'a str>>,
+    options: *const gitlock_acquire_options,
+    guard: *mut *mut gitlock_guard,
+    take: impl FnOnce(LockRequest<'_>) -> Result<LockGuard>,
+) -> i32 {
+    enter(|| {
+        // SAFETY: by the convention.
+        unsafe {
+            let guard = place("guard", guard, std::ptr::null_mut())?;
+            let manager = reference("manager", manager)?;
+            *guard = gitlock_guard::give(take(request(manager.0.lock_all(&names()?), options)?)?);
+            Ok(())
+        }
+    })
+}
+
 /// Acquires a lock, queueing for it if it is held. `options` may be NULL.
 /// GITLOCK_TIMEOUT when the wait is over, GITLOCK_HELD if it wasn't to wait, GITLOCK_CANCELLED,
 /// and what can be wrong with the name, the options, the record and the repository.
@@ -59,15 +81,8 @@ pub unsafe extern "C" fn gitlock_acquire(
     options: *const gitlock_acquire_options,
     guard: *mut *mut gitlock_guard,
 ) -> i32 {
-    enter(|| {
-        // SAFETY: by the convention.
-        unsafe {
-            let guard = place("guard", guard, std::ptr::null_mut())?;
-            let manager = reference("manager", manager)?;
-            *guard = gitlock_guard::give(request(manager.0.lock(required("name", name)?), options)?.acquire()?);
-            Ok(())
-        }
-    })
+    // SAFETY: by the convention.
+    unsafe { acquire(manager, || Ok(vec![required("name", name)?]), options, guard, |request| request.acquire()) }
 }
 
 /// As `gitlock_acquire`, but never waits: GITLOCK_HELD if somebody holds the lock, or is first.
@@ -78,15 +93,8 @@ pub unsafe extern "C" fn gitlock_try_acquire(
     options: *const gitlock_acquire_options,
     guard: *mut *mut gitlock_guard,
 ) -> i32 {
-    enter(|| {
-        // SAFETY: by the convention.
-        unsafe {
-            let guard = place("guard", guard, std::ptr::null_mut())?;
-            let manager = reference("manager", manager)?;
-            *guard = gitlock_guard::give(request(manager.0.lock(required("name", name)?), options)?.acquire_now()?);
-            Ok(())
-        }
-    })
+    // SAFETY: by the convention.
+    unsafe { acquire(manager, || Ok(vec![required("name", name)?]), options, guard, |request| request.acquire_now()) }
 }
 
 /// Acquires `count` locks, all of them or none, in whatever order they are named; the guard is that
@@ -99,16 +107,8 @@ pub unsafe extern "C" fn gitlock_acquire_all(
     options: *const gitlock_acquire_options,
     guard: *mut *mut gitlock_guard,
 ) -> i32 {
-    enter(|| {
-        // SAFETY: by the convention.
-        unsafe {
-            let guard = place("guard", guard, std::ptr::null_mut())?;
-            let manager = reference("manager", manager)?;
-            let request = request(manager.0.lock_all(&every("names", names, count)?), options)?;
-            *guard = gitlock_guard::give(request.acquire()?);
-            Ok(())
-        }
-    })
+    // SAFETY: by the convention.
+    unsafe { acquire(manager, || every("names", names, count), options, guard, |request| request.acquire()) }
 }
 
 /// Whether this token is that of somebody who holds the lock at this moment: for what the lock
