@@ -2,14 +2,14 @@
 
 use std::sync::{Arc, PoisonError, RwLock};
 
-use gitlock::{CancelToken, Error, ErrorCode, LockGuard, Mode, Result, json};
+use gitlock::{Error, ErrorCode, LockGuard, Mode, Result, json};
 use pyo3::{prelude::*, types::PyTuple};
 
 use crate::{
     errors::{exception, outside},
     manager::{SIGNALS_EVERY, waiting},
     messenger,
-    options::{seconds, tell, ttl},
+    options::{CancelToken, seconds, tell, ttl},
 };
 
 /// One tenure of a lock.
@@ -79,13 +79,14 @@ impl Guard {
         outside(py, || self.with(all))
     }
 
-    /// Waits as long as the seconds say. Python's signal handlers run meanwhile.
-    fn upgrade(&self, py: Python<'_>, wait: Option<f64>) -> PyResult<()> {
+    /// Waits as long as the seconds say, or until it is cancelled. Python's signal handlers run meanwhile.
+    fn upgrade(&self, py: Python<'_>, wait: Option<f64>, cancel: Option<Py<CancelToken>>) -> PyResult<()> {
         let wait = seconds(py, "timeout", wait)?;
-        let upgrade = |cancel: &CancelToken, attend: &mut dyn FnMut()| {
+        let upgrade = |cancel: &gitlock::CancelToken, attend: &mut dyn FnMut()| {
             self.with(|guard| guard.upgrade_attending(wait, Some(cancel), SIGNALS_EVERY, attend))
         };
-        waiting(py, upgrade)
+        let cancel = cancel.map_or_else(gitlock::CancelToken::new, |cancel| cancel.get().0.clone());
+        waiting(py, cancel, upgrade)
     }
 
     fn downgrade(&self, py: Python<'_>) -> PyResult<()> {

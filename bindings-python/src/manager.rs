@@ -16,13 +16,14 @@ use crate::{
 pub(crate) const SIGNALS_EVERY: Duration = Duration::from_millis(50);
 
 /// Waits while others have the interpreter. Python's signal handlers run every so often; what one
-/// raises ends the wait, and is raised here.
+/// raises ends the wait by this token, and is raised here.
 pub(crate) fn waiting<T: Send>(
     py: Python<'_>,
+    cancel: CancelToken,
     wait: impl FnOnce(&CancelToken, &mut dyn FnMut()) -> gitlock::Result<T> + Send,
 ) -> PyResult<T> {
     let (result, raised) = py.detach(move || {
-        let (cancel, mut raised) = (CancelToken::new(), None);
+        let mut raised = None;
         let mut attend = || {
             if raised.is_none() {
                 raised = Python::attach(|py| py.check_signals().err());
@@ -78,7 +79,7 @@ impl Manager {
         let wait = |cancel: &CancelToken, attend: &mut dyn FnMut()| {
             request.cancel(cancel).acquire_attending(SIGNALS_EVERY, attend)
         };
-        waiting(py, wait).map(Guard::new)
+        waiting(py, CancelToken::new(), wait).map(Guard::new)
     }
 
     /// Acquires if that is possible at once.

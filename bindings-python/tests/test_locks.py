@@ -511,3 +511,24 @@ def test_a_deadlock_has_one_victim_and_says_why(locks):
         thread.join()
     assert len(errors) == 1
     assert "holds x, waits for y" in str(errors[0]) and "holds y, waits for x" in str(errors[0])
+
+
+def test_cancelling_a_task_ends_its_upgrade(locks):
+    async def main():
+        first, second = locks.alock("x", shared=True), locks.alock("x", shared=True)
+        await first.acquire()
+        await second.acquire()
+        upgrading = asyncio.create_task(first.upgrade())
+        while not queue_of(locks, "x"):
+            await asyncio.sleep(0.01)
+        upgrading.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await upgrading
+        while queue_of(locks, "x"):
+            await asyncio.sleep(0.01)
+        await second.release()
+        await first.upgrade(timeout=20)
+        assert locks.status("x")["holders"][0]["mode"] == "exclusive"
+        await first.release()
+
+    asyncio.run(main())

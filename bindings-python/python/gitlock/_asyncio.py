@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import Any
 
 from ._errors import LockError
-from ._gitlock import Guard, thread_owner
+from ._gitlock import CancelToken, Guard, thread_owner
 from ._locks import _Tenures
 
 _numbers = itertools.count(1)
@@ -78,8 +78,25 @@ class AsyncLock(_Tenures):
         return True
 
     async def upgrade(self, timeout: float | None = None) -> None:
-        """As :meth:`Lock.upgrade`, on a thread of the loop's executor."""
-        await asyncio.shield(asyncio.get_running_loop().run_in_executor(None, self._newest().upgrade, timeout))
+        """As :meth:`Lock.upgrade`, on a thread of the loop's executor. Cancelling the task ends the wait,
+        and turns back what was granted at the same moment.
+
+        :param timeout: for how many seconds at most; ``None``: as long as it takes
+        """
+        guard, token = self._newest(), CancelToken()
+        loop = asyncio.get_running_loop()
+        upgrading = loop.run_in_executor(None, guard.upgrade, timeout, token)
+
+        def turn_back(done: asyncio.Future[None]) -> None:
+            if not done.cancelled() and done.exception() is None:
+                loop.run_in_executor(None, guard.downgrade)
+
+        try:
+            await asyncio.shield(upgrading)
+        except asyncio.CancelledError:
+            token.cancel()
+            upgrading.add_done_callback(turn_back)
+            raise
 
     async def release(self) -> None:
         """Releases the lock, and hands it to whoever is next.

@@ -175,7 +175,7 @@ class Lock(_Tenures):
         :raises Timeout: when they are over, or :class:`Held` after 0
         :raises Deadlock: if another holder waits to upgrade too
         """
-        self._newest().upgrade(_wait(True, timeout))
+        self._newest().upgrade(_wait(True, timeout), None)
 
     def release(self) -> None:
         """Releases the lock, and hands it to whoever is next. Any thread may do it.
