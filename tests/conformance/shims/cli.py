@@ -12,6 +12,8 @@ import subprocess
 import sys
 import threading
 
+from wire import decode, say
+
 GIT_LOCK = sys.argv[1]
 OPERATIONS = (
     "open close acquire try start cancel look extend release watch handle detach handle-of "
@@ -20,8 +22,7 @@ OPERATIONS = (
 #: What a run's command prints once it holds the lock; it ends with its input.
 HOLD = 'echo "$GIT_LOCK_TOKEN $GIT_LOCK_HANDLE"; exec cat >/dev/null'
 #: Option of an acquire, as the command line has it.
-FLAGS = {"ttl": "--ttl", "wait": "--wait", "priority": "--priority", "reason": "--reason", "max_hold": "--max-hold"}
-FLAGS["slots"] = "--slots"
+FLAGS = {name: "--" + name.replace("_", "-") for name in ("ttl", "wait", "priority", "reason", "max_hold", "slots")}
 TIMES = ("ttl", "wait", "max_hold")
 
 
@@ -35,21 +36,6 @@ class Failed(Exception):
 
     def told(self):
         return {"class": f"exit {self.exit}", "error": json.dumps(self.error)}
-
-
-def encode(value):
-    return str(value).replace("%", "%25").replace("\t", "%09").replace("\n", "%0A").replace("\r", "%0D")
-
-
-def decode(value):
-    first, *parts = value.split("%")
-    return first + "".join(chr(int(part[:2], 16)) + part[2:] for part in parts)
-
-
-def say(verb, **fields):
-    text = "\t".join([verb, *(f"{key}={encode(value)}" for key, value in fields.items())])
-    sys.stdout.write(text + "\n")
-    sys.stdout.flush()
 
 
 class Shim:
