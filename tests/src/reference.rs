@@ -13,10 +13,21 @@ use gitlock::{
         convert::Conversion,
         deadlock,
         decide::{Context, Tenure, Wait, decide_together},
-        fault::Faults,
+        fault::{Fault, Faults},
         hierarchy::{Step, steps},
     },
 };
+
+/// The faults that leave out a rule of several locks.
+pub const RULES: &[Fault] = &[
+    Fault::IgnoreIntents,
+    Fault::NoInheritance,
+    Fault::UncountedSlots,
+    Fault::UpgradeBesideOthers,
+    Fault::UpgradersHang,
+    Fault::KeepHalfASet,
+    Fault::ReleaseAncestorsFirst,
+];
 
 const NAMES: [&str; 6] = ["d", "d/a", "d/a/x", "d/b", "e", "f"];
 const OWNERS: usize = 4;

@@ -5,7 +5,10 @@
 use std::collections::BTreeSet;
 
 use gitlock::lock::fault::{Fault, Faults};
-use gitlock_tests::model::{Invariant, RULES, TREE_RULES, explore, scenarios, small};
+use gitlock_tests::{
+    model::{Invariant, RULES, explore, scenarios, small},
+    reference,
+};
 
 #[test]
 fn every_invariant_holds_in_every_state() {
@@ -46,7 +49,7 @@ fn every_fault_of_a_rule_has_its_world() {
     let stores = |fault: &&Fault| {
         ["FastDelete", "SlowDelete", "Packed", "NoCompare", "Break"].iter().any(|of| fault.as_str().starts_with(of))
     };
-    let trees = |fault: &&Fault| TREE_RULES.contains(fault);
+    let trees = |fault: &&Fault| reference::RULES.contains(fault);
     let rules: Vec<&Fault> = Fault::ALL.iter().filter(|fault| !stores(fault) && !trees(fault)).collect();
     assert_eq!(rules, RULES.iter().collect::<Vec<_>>());
     let worlds = scenarios(false);

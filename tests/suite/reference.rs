@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use gitlock::lock::fault::Faults;
-use gitlock_tests::{model::TREE_RULES, reference::history};
+use gitlock_tests::reference::{RULES, history};
 
 #[test]
 fn random_histories_agree_with_a_plain_lock_table() {
@@ -15,7 +15,7 @@ fn random_histories_agree_with_a_plain_lock_table() {
 
 #[test]
 fn each_rule_that_is_left_out_is_noticed() {
-    for fault in TREE_RULES {
+    for fault in RULES {
         let found = (1..5_000_u64).find_map(|seed| history(seed, Faults::only(*fault)).err());
         assert!(found.is_some(), "{}", fault.as_str());
     }

@@ -45,7 +45,7 @@ use std::fmt;
 
 use gitlock::{Mode, lock::fault::Fault};
 
-pub use scenarios::{RULES, TREE_RULES, caught, scenarios, small};
+pub use scenarios::{RULES, caught, scenarios, small};
 pub use search::{Found, Report, explore};
 
 /// How long after its last look at its guard a client may still act, in milliseconds: what the

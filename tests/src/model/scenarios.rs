@@ -32,17 +32,6 @@ pub const RULES: &[Fault] = &[
     Fault::NoSafetyMargin,
 ];
 
-/// The faults in rules of several locks, which the comparison with a plain lock table catches.
-pub const TREE_RULES: &[Fault] = &[
-    Fault::IgnoreIntents,
-    Fault::NoInheritance,
-    Fault::UncountedSlots,
-    Fault::UpgradeBesideOthers,
-    Fault::UpgradersHang,
-    Fault::KeepHalfASet,
-    Fault::ReleaseAncestorsFirst,
-];
-
 /// Where and how this fault is caught, if it is: first in the worlds made for it, then in all.
 ///
 /// # Errors
