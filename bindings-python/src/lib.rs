@@ -20,6 +20,8 @@ fn _gitlock(module: &Bound<'_, PyModule>) -> PyResult<()> {
             "gitlock doesn't support subinterpreters yet; import it in the main interpreter, or use processes",
         ));
     }
+    let end_calls = wrap_pyfunction!(messenger::end_calls, module)?;
+    module.py().import("atexit")?.call_method1("register", (end_calls,))?;
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
     module.add_class::<manager::Manager>()?;
     module.add_class::<manager::Waiting>()?;

@@ -94,9 +94,11 @@ impl Manager {
         let request = options.apply(py, self.0.lock_all(&names))?;
         let done = Arc::new(done);
         let tell = move |result: gitlock::Result<gitlock::LockGuard>| {
-            let result = result.map(Guard::new);
+            // The core's guard: if the call isn't made any more, it is dropped where no interpreter is.
             messenger::call(&done, move |py| match result {
-                Ok(guard) => PyTuple::new(py, [Bound::new(py, guard)?.into_any(), py.None().into_bound(py)]),
+                Ok(guard) => {
+                    PyTuple::new(py, [Bound::new(py, Guard::new(guard))?.into_any(), py.None().into_bound(py)])
+                }
                 Err(error) => {
                     let error = exception(py, &error).into_value(py).into_bound(py).into_any();
                     PyTuple::new(py, [py.None().into_bound(py), error])

@@ -532,3 +532,18 @@ def test_cancelling_a_task_ends_its_upgrade(locks):
         await first.release()
 
     asyncio.run(main())
+
+
+def test_the_interpreter_ends_while_calls_are_on_their_way(repository):
+    code = """
+        def done(guard, error):
+            for _ in range(200):
+                time.sleep(0)
+        options = locks.lock("x", timeout=0)._options
+        for at in range(300):
+            locks._manager.start(["x"], options, done)
+        time.sleep(0.01)
+    """
+    for _ in range(5):
+        ending = python(repository, code, stderr=subprocess.PIPE)
+        assert (ending.communicate()[1], ending.returncode) == ("", 0)
