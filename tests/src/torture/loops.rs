@@ -13,7 +13,7 @@ use std::{
 
 use super::{
     scene::Scene,
-    support::{Random, millis, pause},
+    support::{Random, group_runs, millis, pause},
 };
 
 /// What one loop runs, and for how long it pauses at most in between, in microseconds.
@@ -110,6 +110,7 @@ fn turn(
         let mut command = scene.git();
         command.args(what.arguments).stdin(Stdio::null()).stdout(Stdio::null()).stderr(stderr).process_group(0);
         let Ok(child) = command.spawn() else { break };
+        let group = child.id();
         *current.lock().unwrap_or_else(PoisonError::into_inner) = Some(child);
         let status = loop {
             let mut child = current.lock().unwrap_or_else(PoisonError::into_inner);
@@ -120,6 +121,11 @@ fn turn(
             drop(child);
             pause(1);
         };
+        // A gc that was killed leaves its `git repack` at work. Beside the next one's, Git itself
+        // misses objects whose packs the two take from each other.
+        while status.code().is_none() && group_runs(group) {
+            pause(1);
+        }
         figures.runs += 1;
         let words = fs::read_to_string(&errors).unwrap_or_default();
         if status.code().is_none() {

@@ -67,6 +67,7 @@ pub(crate) fn wall_millis() -> u64 {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct ProcessView {
     pub(crate) parent: u32,
+    pub(crate) group: u32,
     pub(crate) start: u64,
     /// It will run no more of its own code: a zombie whose threads are all gone.
     pub(crate) gone: bool,
@@ -79,7 +80,8 @@ pub(crate) fn look(pid: u32) -> Option<ProcessView> {
     let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
     let number = |at: usize| fields.get(at).and_then(|field| field.parse::<u64>().ok());
     let dead = matches!(*fields.first()?, "Z" | "X") && number(17)? <= 1;
-    Some(ProcessView { parent: u32::try_from(number(1)?).ok()?, start: number(19)?, gone: dead })
+    let id = |at: usize| u32::try_from(number(at)?).ok();
+    Some(ProcessView { parent: id(1)?, group: id(2)?, start: number(19)?, gone: dead })
 }
 
 /// Whether that very process may still run.
@@ -87,11 +89,21 @@ pub(crate) fn may_run(pid: u32, start: u64) -> bool {
     look(pid).is_some_and(|view| view.start == start && !view.gone)
 }
 
+/// Every process there is.
+fn processes() -> impl Iterator<Item = (u32, ProcessView)> {
+    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+    pids.filter_map(|pid| Some((pid, look(pid)?)))
+}
+
+/// Whether any process of this group may still run; zombies that nobody has reaped yet don't count.
+pub(crate) fn group_runs(group: u32) -> bool {
+    processes().any(|(_, view)| view.group == group && !view.gone)
+}
+
 /// The processes that descend from this one.
 pub(crate) fn descendants(of: u32) -> Vec<u32> {
-    let Ok(entries) = fs::read_dir("/proc") else { return Vec::new() };
-    let pids = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
-    let all: Vec<(u32, u32)> = pids.filter_map(|pid| Some((pid, look(pid)?.parent))).collect();
+    let all: Vec<(u32, u32)> = processes().map(|(pid, view)| (pid, view.parent)).collect();
     let mut found = vec![of];
     let mut at = 0;
     while at < found.len() {
