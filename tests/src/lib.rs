@@ -11,5 +11,6 @@ pub mod killpoints;
 pub mod model;
 pub mod packer;
 pub mod reference;
+pub mod servers;
 #[cfg(target_os = "linux")]
 pub mod torture;

@@ -3,6 +3,7 @@
 pub mod files;
 pub mod memory;
 mod object;
+pub mod remote;
 
 use std::{fmt, os::fd::BorrowedFd};
 
@@ -155,6 +156,22 @@ pub trait RefStore: Send + Sync + fmt::Debug {
     /// If that can't be read, or the ref is symbolic or damaged.
     fn read(&self, name: &RefName) -> Result<Option<Oid>>;
 
+    /// What several refs point at, with as few questions as the store needs; not at one moment.
+    ///
+    /// # Errors
+    /// As [`read`](RefStore::read).
+    fn read_all(&self, names: &[&RefName]) -> Result<Vec<Option<Oid>>> {
+        names.iter().map(|name| self.read(name)).collect()
+    }
+
+    /// Makes ready to be asked for so many commits of a history, from its newest on.
+    ///
+    /// # Errors
+    /// If they can't be read.
+    fn foresee(&self, _from: &Oid, _depth: usize) -> Result<()> {
+        Ok(())
+    }
+
     /// An object. Never fails for what the object contains.
     ///
     /// # Errors
@@ -210,6 +227,18 @@ pub trait RefStore: Send + Sync + fmt::Debug {
     /// For how many milliseconds this ref has been seen at this object, sightings of other
     /// processes of this boot counted in. The first sighting starts the count.
     fn unchanged_for(&self, _name: &RefName, _id: &Oid) -> Option<u64> {
+        None
+    }
+
+    /// For how many milliseconds of this machine's clock each of these entries of a ref's record has
+    /// been seen, as [`unchanged_for`](RefStore::unchanged_for); what isn't among them is forgotten.
+    fn seen_for(&self, _name: &RefName, entries: &[String]) -> Vec<Option<u64>> {
+        vec![None; entries.len()]
+    }
+
+    /// How long a question to the store lately took, where that is worth thinking of; `None`: it is
+    /// on this machine.
+    fn round_trip(&self) -> Option<std::time::Duration> {
         None
     }
 

@@ -11,7 +11,7 @@ mod lockfile;
 mod looks;
 mod loose;
 mod objects;
-mod open;
+pub(super) mod open;
 mod packed;
 mod recent;
 mod refs;

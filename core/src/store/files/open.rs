@@ -30,19 +30,9 @@ impl FilesStore {
     /// isn't a `safe.directory`, and [`ErrorCode::Unsupported`] for what would be misread.
     pub fn open(path: impl AsRef<Path>, options: &FilesOptions) -> Result<FilesStore> {
         let path = path.as_ref();
-        let repo = discover(path, options)?.to_thread_local();
+        let repo = discover(path, options.environment)?.to_thread_local();
         let common_dir = absolute(repo.common_dir())?;
-        if repo.git_dir_trust() != gix::sec::Trust::Full {
-            return Err(Error::new(
-                ErrorCode::Untrusted,
-                format!(
-                    "the repository {} belongs to another user; if you trust it, run \
-                     `git config --global --add safe.directory {}`",
-                    common_dir.display(),
-                    repo.workdir().unwrap_or(&common_dir).display()
-                ),
-            ));
-        }
+        check_trust(&repo)?;
         let config = repo.config_snapshot();
         let boolean = |key: &str| config.boolean(key).unwrap_or(false);
         check_format(&config, &common_dir)?;
@@ -86,11 +76,28 @@ impl FilesStore {
     }
 }
 
-fn discover(path: &Path, options: &FilesOptions) -> Result<gix::ThreadSafeRepository> {
+/// Refuses a repository of another user, whose configuration may name programs.
+pub(in crate::store) fn check_trust(repo: &gix::Repository) -> Result<()> {
+    if repo.git_dir_trust() == gix::sec::Trust::Full {
+        return Ok(());
+    }
+    let common_dir = absolute(repo.common_dir())?;
+    Err(Error::new(
+        ErrorCode::Untrusted,
+        format!(
+            "the repository {} belongs to another user; if you trust it, run \
+             `git config --global --add safe.directory {}`",
+            common_dir.display(),
+            repo.workdir().unwrap_or(&common_dir).display()
+        ),
+    ))
+}
+
+pub(in crate::store) fn discover(path: &Path, environment: bool) -> Result<gix::ThreadSafeRepository> {
     let open = gix::open::Options::default();
     let trust = Mapping { full: open.clone(), reduced: open };
     let upwards = upwards::Options::default();
-    let found = if options.environment {
+    let found = if environment {
         gix::ThreadSafeRepository::discover_with_environment_overrides_opts(path, upwards, trust)
     } else {
         gix::ThreadSafeRepository::discover_opts(path, upwards, trust)
@@ -159,7 +166,7 @@ fn check_format(config: &gix::config::Snapshot<'_>, common_dir: &Path) -> Result
     Ok(())
 }
 
-fn settings(config: &gix::config::Snapshot<'_>) -> Result<Settings> {
+pub(in crate::store) fn settings(config: &gix::config::Snapshot<'_>) -> Result<Settings> {
     let number = |key: &str| -> Result<Option<u64>> {
         let refuse = |why: &str| {
             Error::new(

@@ -1,0 +1,125 @@
+//! Noticing changes on a server: by asking for one prefix of refs, however many wait. The pauses
+//! are short after a change and grow while nothing changes, each a little different, so that many
+//! machines don't ask all at once.
+
+use std::{
+    collections::BTreeMap,
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    sync::{Arc, Mutex},
+};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+use crate::{
+    clock,
+    error::{Error, Result},
+    error_code::ErrorCode,
+    store::{Changes, Oid, Watch},
+};
+
+use super::{Remote, lock};
+
+/// The shortest pause between two questions, in milliseconds; longer where a question takes long.
+const SHORTEST: u64 = 100;
+
+struct RemoteWatch {
+    changes: Arc<Mutex<Changes>>,
+    readable: OwnedFd,
+    /// Closed with this: the thread sees that, and ends.
+    _stop: OwnedFd,
+}
+
+struct Poller {
+    remote: Arc<Remote>,
+    prefix: String,
+    changes: Arc<Mutex<Changes>>,
+    signal: OwnedFd,
+    stopped: OwnedFd,
+}
+
+pub(super) fn start(remote: Arc<Remote>, prefix: &str) -> Result<Box<dyn Watch>> {
+    let pipe = || rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC | rustix::pipe::PipeFlags::NONBLOCK);
+    let failed =
+        |error: std::io::Error| Error::new(ErrorCode::Io, format!("{} can't be watched: {error}", remote.place));
+    let (readable, signal) = pipe().map_err(|error| failed(error.into()))?;
+    let (stopped, stop) = pipe().map_err(|error| failed(error.into()))?;
+    let changes = Arc::new(Mutex::default());
+    let poller =
+        Poller { remote: remote.clone(), prefix: format!("{prefix}/"), changes: changes.clone(), signal, stopped };
+    std::thread::Builder::new().name("gitlock-poll".to_owned()).spawn(move || poller.run()).map_err(failed)?;
+    Ok(Box::new(RemoteWatch { changes, readable, _stop: stop }))
+}
+
+impl Poller {
+    fn run(self) {
+        let mut before: Option<BTreeMap<String, Oid>> = None;
+        let longest = clock::millis(self.remote.options.poll_interval).max(SHORTEST);
+        let mut pause = SHORTEST;
+        loop {
+            let began = self.remote.options.clock.boot_ms();
+            match self.remote.read_once(std::slice::from_ref(&self.prefix)) {
+                Ok(mut reading) => {
+                    reading.session.close();
+                    let now: BTreeMap<String, Oid> = reading.refs.into_iter().collect();
+                    let changed = before.as_ref().is_none_or(|before| *before != now);
+                    if changed {
+                        self.tell(before.as_ref(), &now);
+                    }
+                    pause = if changed { SHORTEST } else { (pause * 3 / 2).min(longest) };
+                    before = Some(now);
+                }
+                Err(error) => {
+                    tracing::debug!(%error, "the server can't be asked for changes");
+                    pause = (pause * 2).min(longest);
+                }
+            }
+            // A server that takes long is asked less often.
+            let took = self.remote.options.clock.boot_ms().saturating_sub(began);
+            let spread = uuid::Uuid::new_v4().as_u64_pair().0 % (pause / 2 + 1);
+            if self.sleep(pause.max(2 * took).min(longest.max(took)) * 3 / 4 + spread) {
+                return;
+            }
+        }
+    }
+
+    fn tell(&self, before: Option<&BTreeMap<String, Oid>>, now: &BTreeMap<String, Oid>) {
+        let mut changes = lock(&self.changes);
+        match before {
+            // What changed before the first look, nobody knows.
+            None => changes.all = true,
+            Some(before) => {
+                let differs =
+                    |(name, id): &(&String, &Oid), other: &BTreeMap<String, Oid>| other.get(*name) != Some(*id);
+                let names = now
+                    .iter()
+                    .filter(|entry| differs(entry, before))
+                    .chain(before.iter().filter(|entry| differs(entry, now)));
+                changes.names.extend(names.filter_map(|(name, _)| name.strip_prefix(&self.prefix)).map(str::to_owned));
+            }
+        }
+        // A full pipe is a signal that hasn't been read yet.
+        let _ = rustix::io::write(&self.signal, &[1]);
+    }
+
+    /// Sleeps; `true` if nobody watches any more.
+    fn sleep(&self, millis: u64) -> bool {
+        let timeout = Timespec {
+            tv_sec: i64::try_from(millis / 1_000).unwrap_or(i64::MAX),
+            tv_nsec: i64::try_from(millis % 1_000).unwrap_or(0) * 1_000_000,
+        };
+        let mut polled = [PollFd::new(&self.stopped, PollFlags::IN)];
+        poll(&mut polled, Some(&timeout)).is_ok_and(|count| count > 0)
+    }
+}
+
+impl Watch for RemoteWatch {
+    fn descriptor(&self) -> Option<BorrowedFd<'_>> {
+        Some(self.readable.as_fd())
+    }
+
+    fn changes(&mut self) -> Changes {
+        let mut drained = [0u8; 64];
+        while rustix::io::read(&self.readable, &mut drained).is_ok_and(|count| count > 0) {}
+        std::mem::take(&mut *lock(&self.changes))
+    }
+}
