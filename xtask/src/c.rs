@@ -36,6 +36,21 @@ pub(crate) fn test(root: &Path) -> Result<(), String> {
     Ok(())
 }
 
+/// Compiles a program that needs nothing but an installation, whose shared library it finds by itself.
+pub(crate) fn compile_against(
+    prefix: &Path,
+    (compiler, standard): (&str, &str),
+    source: &Path,
+    program: &Path,
+) -> Result<(), String> {
+    let (include, lib) = (prefix.join("include"), prefix.join("lib"));
+    let mut command = Command::new(compiler);
+    command.args([standard, "-Wall", "-Wextra", "-Werror", "-pthread", "-g"]).arg("-I").arg(include).arg("-o");
+    command.arg(program).arg(source).arg("-L").arg(&lib).arg("-lgitlock");
+    command.arg(format!("-Wl,-rpath,{}", lib.display()));
+    output(&mut command).map(drop)
+}
+
 fn compile(
     root: &Path,
     prefix: &Path,

@@ -29,7 +29,7 @@ pub(crate) fn test(root: &Path) -> Result<(), String> {
     crate::python::test(root)?;
     crate::conformance::run_with(root, &[])?;
     model(root, &[])?;
-    torture(root, &["--slice".to_owned()])
+    crate::torture::run_with(root, &["--slice".to_owned()])
 }
 
 /// The speed of the core.
@@ -47,17 +47,6 @@ pub(crate) fn codegen(root: &Path, arguments: &[String]) -> Result<(), String> {
     let mut all = vec!["run", "--quiet", "-p", "gitlock-tests", "--bin", "codegen", "--"];
     all.extend(arguments.iter().map(String::as_str));
     run(root, "cargo", &all)
-}
-
-/// Many processes after one lock.
-pub(crate) fn torture(root: &Path, arguments: &[String]) -> Result<(), String> {
-    // The command line as it ships: built by itself, it has no seeded faults.
-    run(root, "cargo", &["build", "--quiet", "--release", "-p", "git-lock"])?;
-    run(root, "cargo", &["build", "--quiet", "--release", "-p", "gitlock-tests", "--bin", "torture"])?;
-    let git_lock = release(root, "git-lock");
-    let mut all = vec!["--git-lock", &git_lock];
-    all.extend(arguments.iter().map(String::as_str));
-    run(root, &release(root, "torture"), &all)
 }
 
 /// Random histories of several locks beside a plain lock table.

@@ -8,7 +8,7 @@ use std::{
 };
 
 use crate::{
-    c::output,
+    c::compile_against,
     commands::{run, target},
     install::install,
     python,
@@ -74,11 +74,7 @@ fn faulty(root: &Path) -> Result<PathBuf, String> {
 
 fn compile(root: &Path, prefix: &Path, (compiler, standard, source): (&str, &str, &str)) -> Result<PathBuf, String> {
     let program = prefix.join("bin").join(source.replace('.', "-"));
-    let (include, lib) = (prefix.join("include"), prefix.join("lib"));
-    let mut command = Command::new(compiler);
-    command.args([standard, "-Wall", "-Wextra", "-Werror", "-pthread", "-g"]).arg("-I").arg(include).arg("-o");
-    command.arg(&program).arg(root.join("tests/conformance/shims").join(source)).arg("-L").arg(lib).arg("-lgitlock");
-    fs::create_dir_all(prefix.join("bin")).map_err(|error| format!("{}: {error}", prefix.display()))?;
-    output(&mut command)?;
+    let source = root.join("tests/conformance/shims").join(source);
+    compile_against(prefix, (compiler, standard), &source, &program)?;
     Ok(program)
 }

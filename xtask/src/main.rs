@@ -7,6 +7,7 @@ mod conformance;
 mod demo;
 mod install;
 mod python;
+mod torture;
 
 use std::{env, path::PathBuf, process::ExitCode};
 
@@ -41,7 +42,7 @@ fn main() -> ExitCode {
         Some("python") => python::test(&root),
         Some("install") => install::run_with(&root, rest),
         Some("bench") => commands::bench(&root, rest),
-        Some("torture") => commands::torture(&root, rest),
+        Some("torture") => torture::run_with(&root, rest),
         Some("histories") => commands::histories(&root, rest),
         Some("model") => commands::model(&root, rest),
         None | Some("help" | "--help" | "-h") => {

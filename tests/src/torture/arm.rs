@@ -20,17 +20,21 @@ pub(crate) enum ArmKind {
     Exclusion,
     Kills,
     Legacy,
+    /// The surfaces of other languages together.
+    Languages,
     Control,
 }
 
 impl ArmKind {
-    pub(crate) const ALL: [ArmKind; 4] = [ArmKind::Exclusion, ArmKind::Kills, ArmKind::Legacy, ArmKind::Control];
+    pub(crate) const ALL: [ArmKind; 5] =
+        [ArmKind::Exclusion, ArmKind::Kills, ArmKind::Legacy, ArmKind::Languages, ArmKind::Control];
 
     pub(crate) fn name(self) -> &'static str {
         match self {
             ArmKind::Exclusion => "exclusion",
             ArmKind::Kills => "kills",
             ArmKind::Legacy => "legacy",
+            ArmKind::Languages => "languages",
             ArmKind::Control => "control",
         }
     }
@@ -45,6 +49,7 @@ impl ArmKind {
             ArmKind::Exclusion => [&["library", "library", "library", "plain", "plain"], cli].concat(),
             ArmKind::Kills => [&["library", "library", "library", "library", "plain"], cli].concat(),
             ArmKind::Legacy => [&["library", "library", "library", "legacy", "plain"], &cli[..cli.len() / 2]].concat(),
+            ArmKind::Languages => [&["library", "library", "plain"], &cli[..cli.len() / 2]].concat(),
             ArmKind::Control => vec!["gix", "gix", "gix"],
         }
     }
@@ -56,6 +61,7 @@ impl ArmKind {
         const REPACK: GitLoop = GitLoop { arguments: &["repack", "-a", "-d", "-q"], pause: 800_000 };
         match self {
             ArmKind::Exclusion => &[PACK, GC_NOW, REPACK],
+            ArmKind::Languages => &[PACK, GC],
             // No `repack -a -d`: it throws unreachable objects away, also those that a gc is just packing.
             ArmKind::Kills => &[PACK, GC],
             ArmKind::Legacy => &[PACK, GC],
@@ -74,6 +80,8 @@ pub(crate) struct Extent {
     pub(crate) seed: u64,
     pub(crate) folder: PathBuf,
     pub(crate) git_lock: Option<PathBuf>,
+    /// What the arm of the languages has beside them: `ROLE=PROGRAM[,ARGUMENT]`.
+    pub(crate) workers: Vec<String>,
 }
 
 /// How long nobody may get the lock before that is a fault, in milliseconds.
@@ -96,11 +104,19 @@ pub(crate) fn run(arm: ArmKind, extent: &Extent) -> Figures {
     if arm == ArmKind::Legacy && sum.rounds > 0 && sum.count("lost") == 0 {
         sum.faults.push("nobody ever lost the lock to the legacy actor, so nothing was shown".to_owned());
     }
+    if arm == ArmKind::Languages && sum.rounds > 0 {
+        for worker in &extent.workers {
+            let role = worker.split('=').next().unwrap_or_default();
+            if sum.of(role) == 0 {
+                sum.faults.push(format!("the {role} worker never got the lock, so nothing was shown"));
+            }
+        }
+    }
     sum
 }
 
 struct Slot {
-    role: &'static str,
+    role: String,
     child: Child,
 }
 
@@ -162,8 +178,17 @@ struct Round<'a> {
 
 impl Round<'_> {
     fn go(&mut self, want: u64, most_millis: u64) {
+        let mut starts: Vec<(String, Result<Child, String>)> = Vec::new();
         for role in self.arm.roles(self.extent.git_lock.is_some()) {
-            match self.start(role) {
+            starts.push((role.to_owned(), self.start(role)));
+        }
+        if self.arm == ArmKind::Languages {
+            for worker in &self.extent.workers {
+                starts.push(self.start_foreign(worker));
+            }
+        }
+        for (role, started) in starts {
+            match started {
                 Ok(child) => self.slots.push(Slot { role, child }),
                 Err(error) => self.figures.faults.push(error),
             }
@@ -216,10 +241,26 @@ impl Round<'_> {
         fs::read_to_string(self.scene.git_dir().join("packed-refs")).is_ok_and(|packed| packed.contains(LOCK_REF))
     }
 
-    fn start(&mut self, role: &'static str) -> Result<Child, String> {
+    /// Where workers complain.
+    fn errors(&self) -> std::io::Result<fs::File> {
+        fs::File::options().create(true).append(true).open(self.scene.root().join("workers.err"))
+    }
+
+    /// One that speaks another language, which knows no more than the round's folder and a seed.
+    fn start_foreign(&mut self, worker: &str) -> (String, Result<Child, String>) {
+        let (role, words) = worker.split_once('=').unwrap_or((worker, ""));
+        let failed = |error: std::io::Error| format!("the {role} worker can't be started: {error}");
+        let mut words = words.split(',');
+        let mut command = Command::new(words.next().unwrap_or_default());
+        command.args(words).arg(self.scene.root()).arg(self.random.next().to_string());
+        command.stdin(Stdio::null()).stdout(Stdio::null());
+        let started = self.errors().and_then(|errors| command.stderr(errors).spawn()).map_err(failed);
+        (role.to_owned(), started)
+    }
+
+    fn start(&mut self, role: &str) -> Result<Child, String> {
         let failed = |error: std::io::Error| format!("a worker can't be started: {error}");
-        let path = self.scene.root().join("workers.err");
-        let errors = fs::File::options().create(true).append(true).open(path).map_err(failed)?;
+        let errors = self.errors().map_err(failed)?;
         let git_lock = self.extent.git_lock.as_deref().unwrap_or(Path::new("-"));
         Command::new(workers::myself())
             .args(["worker", role])
@@ -291,8 +332,8 @@ impl Round<'_> {
         let _ = slot.child.kill();
         let _ = slot.child.wait();
         self.figures.kills += 1;
-        let role = slot.role;
-        match self.start(role) {
+        let role = slot.role.clone();
+        match self.start(&role) {
             Ok(child) => self.slots[at].child = child,
             Err(error) => self.figures.faults.push(error),
         }

@@ -13,7 +13,7 @@ use std::{
 
 use super::{
     scene::Scene,
-    support::{Random, group_runs, millis, pause},
+    support::{Random, at_work, group_runs, millis, pause},
 };
 
 /// What one loop runs, and for how long it pauses at most in between, in microseconds.
@@ -138,6 +138,7 @@ fn turn(
         }
         if !status.success() && status.code().is_some() && tells_of_missing(&words) {
             figures.missing += 1;
+            figures.words.push(format!("then: {}", circumstances(scene, &words)));
             let since = *missing_since.get_or_insert_with(millis);
             figures.missing_for = figures.missing_for.max(millis() - since);
         } else if status.success() {
@@ -147,6 +148,21 @@ fn turn(
         random.pause_below(what.pause);
     }
     figures
+}
+
+/// What a fault of missing objects has to be judged by: whether they are there now, and who else was at work.
+fn circumstances(scene: &Scene, words: &str) -> String {
+    let named = words.split(|c: char| !c.is_ascii_hexdigit()).filter(|word| word.len() == 40);
+    let refs = words.split_whitespace().filter(|word| word.starts_with("refs/"));
+    let objects: Vec<String> = named
+        .chain(refs)
+        .map(|object| {
+            let output = scene.git().args(["cat-file", "-t", object]).output();
+            let kind = output.map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned());
+            format!("{object} is {:?}", kind.unwrap_or_default())
+        })
+        .collect();
+    format!("{}; at work: {}", objects.join(", "), at_work(&scene.repo()).join(", "))
 }
 
 /// What a killed Git leaves that no Git clears, and that isn't gitlock's: a person has to. Only

@@ -29,11 +29,12 @@ use support::{Random, die_with_parent, millis, random_seed};
 use workers::Worker;
 
 const USAGE: &str = "\
-usage: torture [OPTIONS]                  the arms exclusion, kills, legacy and control
+usage: torture [OPTIONS]                  the arms exclusion, kills, legacy, languages and control
        torture [OPTIONS] kill-random      one process killed at random moments
        torture [OPTIONS] fork             the same with living children
   --git-lock PATH      the git-lock program; without it the command line takes no part
-  --acquisitions N     in the arms exclusion, kills and legacy together (default 20000)
+  --worker ROLE=PROGRAM[,ARGUMENT]  a worker in another language; may be repeated
+  --acquisitions N     in all arms but control together (default 20000)
   --seconds S          the most that one arm takes (default: no limit; the control arm 60)
   --arm NAME           only this arm
   --rounds N           of kill-random (default 10000) and fork (default 500)
@@ -47,6 +48,7 @@ usage: torture [OPTIONS]                  the arms exclusion, kills, legacy and 
 struct Settings {
     mode: Option<String>,
     git_lock: Option<PathBuf>,
+    workers: Vec<String>,
     acquisitions: Option<u64>,
     seconds: Option<u64>,
     arm: Option<ArmKind>,
@@ -78,6 +80,7 @@ fn parse(arguments: &[String]) -> Result<Settings, String> {
         let number = |text: &String| text.parse::<u64>().map_err(|_| format!("{text:?} is no number"));
         match word.as_str() {
             "--git-lock" => settings.git_lock = Some(value()?.into()),
+            "--worker" => settings.workers.push(value()?.clone()),
             "--acquisitions" => settings.acquisitions = Some(number(value()?)?),
             "--seconds" => settings.seconds = Some(number(value()?)?),
             "--rounds" => settings.rounds = Some(number(value()?)?),
@@ -176,11 +179,15 @@ fn arms(settings: &Settings, place: &str, folder: &Path, random: &mut Random) ->
         if settings.arm.is_some_and(|only| only != arm) {
             continue;
         }
+        if arm == ArmKind::Languages && settings.workers.is_empty() {
+            println!("languages  SKIPPED: no --worker");
+            continue;
+        }
         let tenths = match arm {
             _ if settings.arm.is_some() => 10,
-            ArmKind::Exclusion => 7,
+            ArmKind::Exclusion => 6,
             ArmKind::Kills => 2,
-            ArmKind::Legacy => 1,
+            ArmKind::Legacy | ArmKind::Languages => 1,
             ArmKind::Control => 10,
         };
         let control = arm == ArmKind::Control;
@@ -193,6 +200,7 @@ fn arms(settings: &Settings, place: &str, folder: &Path, random: &mut Random) ->
             seed,
             folder: folder.to_owned(),
             git_lock: settings.git_lock.clone(),
+            workers: settings.workers.clone(),
         };
         let figures = arm::run(arm, &extent);
         print(arm, place, &figures);
@@ -221,6 +229,10 @@ fn print(arm: ArmKind, place: &str, figures: &Figures) {
         figures.recovery,
         figures.faults.len()
     );
+    if arm == ArmKind::Languages {
+        let each: Vec<String> = figures.acquired.iter().map(|(role, count)| format!("{role} {count}")).collect();
+        println!("  {}", each.join(", "));
+    }
     if figures.git.missing > 0 {
         let git = &figures.git;
         println!(

@@ -1,6 +1,6 @@
 //! Randomness with a seed, time, and a look at processes that doesn't go through gitlock.
 
-use std::{fs, time::Duration};
+use std::{fs, path::Path, time::Duration};
 
 use gitlock::clock::{Clock, SystemClock};
 
@@ -99,6 +99,16 @@ fn processes() -> impl Iterator<Item = (u32, ProcessView)> {
 /// Whether any process of this group may still run; zombies that nobody has reaped yet don't count.
 pub(crate) fn group_runs(group: u32) -> bool {
     processes().any(|(_, view)| view.group == group && !view.gone)
+}
+
+/// The commands of Git that run in this folder.
+pub(crate) fn at_work(folder: &Path) -> Vec<String> {
+    let there = |pid: u32| fs::read_link(format!("/proc/{pid}/cwd")).is_ok_and(|cwd| cwd.starts_with(folder));
+    let command = |pid: u32| {
+        let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        String::from_utf8_lossy(&line).replace('\0', " ").trim().to_owned()
+    };
+    processes().filter(|(pid, view)| !view.gone && there(*pid)).map(|(pid, _)| command(pid)).collect()
 }
 
 /// The processes that descend from this one.

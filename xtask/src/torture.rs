@@ -1,0 +1,40 @@
+//! `cargo xtask torture`: many processes after one lock, those of other languages among them.
+
+use std::path::{Path, PathBuf};
+
+use crate::{
+    c::compile_against,
+    commands::{release, run, target},
+    install::install,
+    python,
+};
+
+pub(crate) fn run_with(root: &Path, arguments: &[String]) -> Result<(), String> {
+    // The command line as it ships: built by itself, it has no seeded faults.
+    run(root, "cargo", &["build", "--quiet", "--release", "-p", "git-lock"])?;
+    run(root, "cargo", &["build", "--quiet", "--release", "-p", "gitlock-tests", "--bin", "torture"])?;
+    let mut all = vec!["--git-lock".to_owned(), release(root, "git-lock")];
+    for worker in if wants_languages(arguments) { workers(root)? } else { Vec::new() } {
+        all.extend(["--worker".to_owned(), worker]);
+    }
+    all.extend_from_slice(arguments);
+    run(root, &release(root, "torture"), &all.iter().map(String::as_str).collect::<Vec<_>>())
+}
+
+/// Whether the arm of the languages is among those that are asked for.
+fn wants_languages(arguments: &[String]) -> bool {
+    let asked = |word: &str| arguments.iter().any(|argument| argument == word);
+    asked("languages") || !(asked("--arm") || asked("kill-random") || asked("fork"))
+}
+
+/// The workers of `tests/torture`, each through its language's package as users install it.
+fn workers(root: &Path) -> Result<Vec<String>, String> {
+    let (sources, prefix) = (root.join("tests/torture"), target(root).join("torture"));
+    install(root, &prefix)?;
+    let program = prefix.join("bin/worker-c");
+    compile_against(&prefix, ("cc", "-std=c11"), &sources.join("worker.c"), &program)?;
+    let interpreter = python::environment(root)?;
+    python::install(root, &interpreter)?;
+    let script = |name: &str| -> PathBuf { sources.join(name) };
+    Ok(vec![format!("c={}", program.display()), format!("python={interpreter},{}", script("worker.py").display())])
+}
