@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, PoisonError, RwLock};
 
-use gitlock::{Error, ErrorCode, LockGuard, Mode, Result, json};
+use gitlock::{Error, ErrorCode, LockGuard, Mode, RefUpdate, Result, json};
 use pyo3::{prelude::*, types::PyTuple};
 
 use crate::{
@@ -125,6 +125,19 @@ impl Guard {
     fn extend(&self, py: Python<'_>, ttl_seconds: Option<f64>) -> PyResult<()> {
         let ttl = ttl(py, ttl_seconds)?;
         outside(py, || self.with(|guard| guard.extend(ttl)))
+    }
+
+    /// Each change is the words of a line of `git update-ref --stdin`.
+    fn update_refs(&self, py: Python<'_>, updates: Vec<Vec<String>>, message: Option<String>) -> PyResult<()> {
+        let change = || {
+            let updates = updates.iter().map(|words| {
+                let words: Vec<&str> = words.iter().map(String::as_str).collect();
+                RefUpdate::from_words(&words)
+            });
+            let updates = updates.collect::<Result<Vec<_>>>()?;
+            self.with(|guard| guard.update_refs(&updates, message.as_deref()))
+        };
+        outside(py, change)
     }
 
     fn release(&self, py: Python<'_>) -> PyResult<()> {

@@ -467,6 +467,41 @@ def test_several_at_once_and_slots(locks):
         locks.lock("port", slots=3, timeout=0).__enter__()
 
 
+def test_refs_change_under_a_lock_and_not_without(repository, locks):
+    def git(*words):
+        return subprocess.run(["git", "-C", repository, *words], check=True, capture_output=True, text=True).stdout.strip()
+
+    def value(ref):
+        return git("for-each-ref", "--format=%(objectname)", ref)
+
+    with locks.lock("for-refs"):
+        pass
+    commit = git("rev-parse", "refs/gitvan/journal/for-refs")
+    with locks.rlock("release") as lock:
+        lock.update_refs([("create", "refs/heads/a", commit), f"create refs/heads/b {commit}"], message="from Python")
+        lock.update_refs([("no-deref", "update", "refs/heads/b", "refs/heads/a", commit), ("delete", "refs/heads/a")])
+        assert (value("refs/heads/a"), value("refs/heads/b")) == ("", commit)
+        with pytest.raises(gitlock.RefChanged, match="refs/heads/b"):
+            lock.update_refs([("create", "refs/heads/b", commit)])
+        with pytest.raises(gitlock.RefsRefused):
+            lock.update_refs([("create", "refs/heads/b/below", commit)])
+        with pytest.raises(gitlock.InvalidArgument):
+            lock.update_refs([("update", "refs/heads/b", "x\ndelete refs/heads/b")])
+    lock = locks.lock("release")
+    assert lock.acquire()
+    locks.break_lock("release")
+    with pytest.raises(gitlock.LockLost):
+        lock.update_refs([("delete", "refs/heads/b")])
+    assert value("refs/heads/b") == commit
+
+    async def main():
+        async with locks.alock("other") as lock:
+            await lock.update_refs([("delete", "refs/heads/b", commit)])
+
+    asyncio.run(main())
+    assert value("refs/heads/b") == ""
+
+
 def test_up_and_down_and_who_waits(locks):
     first, second = locks.lock("x", shared=True), locks.lock("x", shared=True)
     assert first.acquire() and second.acquire()

@@ -59,7 +59,7 @@ Exit codes:
 `run` passes its command's exit code through; 126 and 127 say that it could not be started.
 
 Environment:
-  GIT_LOCK_HANDLE  the tenure that `extend` and `release` mean unless told otherwise, and under
+  GIT_LOCK_HANDLE  the tenure that `extend`, `release` and `update-ref` mean unless told otherwise, and under
                    which `run` and `acquire` take what is below its lock
   GIT_LOCK_LOG     what to log on stderr, such as debug or gitlock=debug
   GIT_DIR          the repository, as for Git itself
@@ -105,6 +105,17 @@ pub(crate) enum Command {
     Release(Tenure),
     /// Make a lease last another ttl from now
     Extend(Extend),
+    /// Change other refs under a lock, so that a holder that lost its lease can't
+    ///
+    /// Reads what `git update-ref --stdin` reads, a line for each change: `update REF NEW [OLD]`, `create REF NEW`,
+    /// `delete REF [OLD]`, `verify REF [OLD]`, and `option no-deref` before one of them. All of them are one transaction
+    /// of `git update-ref`, in which the lock must still be held; reflogs, symbolic refs and hooks are Git's own. The
+    /// lease lasts another ttl. If the lock is lost, the exit code is 3 and nothing is changed.
+    UpdateRef(UpdateRef),
+    /// Ask whether a fencing token is that of somebody who holds the lock
+    ///
+    /// The exit code is 3 if it isn't, or isn't any more.
+    Verify(Verify),
     /// Show who holds a lock and who waits for it
     ///
     /// Without a name: of every lock that is held. The exit code is 0 whether the lock is held or free.
@@ -208,6 +219,26 @@ pub(crate) struct Extend {
     /// The new length of the lease [default: as it was]
     #[arg(long, value_name = "TIME", value_parser = duration::parse)]
     pub(crate) ttl: Option<Duration>,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct UpdateRef {
+    #[command(flatten)]
+    pub(crate) tenure: Tenure,
+    /// One change, such as "create refs/heads/stable ID"; may be repeated [default: read from stdin]
+    #[arg(long, value_name = "LINE")]
+    pub(crate) change: Vec<String>,
+    /// What the reflogs say [default: the lock's name]
+    #[arg(short = 'm', long, value_name = "TEXT")]
+    pub(crate) message: Option<String>,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Verify {
+    /// The lock
+    pub(crate) name: String,
+    /// The token
+    pub(crate) token: u64,
 }
 
 #[derive(Args, Debug)]

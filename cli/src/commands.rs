@@ -2,11 +2,11 @@
 
 use std::{fs::File, io::Read, time::Duration};
 
-use gitlock::{DEFAULT_TTL, ErrorCode, LockHandle, LockManager, Severity, json};
+use gitlock::{DEFAULT_TTL, ErrorCode, LockHandle, LockManager, RefUpdate, Severity, json};
 use serde_json::{Value, json};
 
 use crate::{
-    args::{Acquire, Break, Clean, Doctor, Extend, Graph, Log, Status, Tenure},
+    args::{Acquire, Break, Clean, Doctor, Extend, Graph, Log, Status, Tenure, UpdateRef, Verify},
     duration::show,
     failure::Failure,
     output::{self, plain, say},
@@ -130,6 +130,29 @@ pub(crate) fn extend(manager: &LockManager, asked: &Extend, json: bool) -> Exit 
     let name = handle.name().as_str();
     let millis = u64::try_from(left.as_millis()).unwrap_or(u64::MAX);
     answer(json, || json!({ "name": name, "remaining": millis }), String::new)
+}
+
+pub(crate) fn update_ref(manager: &LockManager, asked: &UpdateRef, json: bool) -> Exit {
+    let handle = tenure(&asked.tenure)?;
+    let updates = if asked.change.is_empty() {
+        let mut lines = String::new();
+        std::io::stdin().read_to_string(&mut lines).map_err(|error| {
+            Failure::new(ErrorCode::InvalidArgument, format!("the changes can't be read from stdin: {error}"))
+        })?;
+        RefUpdate::parse_lines(&lines)?
+    } else {
+        asked.change.iter().map(|line| line.parse()).collect::<Result<_, gitlock::Error>>()?
+    };
+    let left = manager.update_refs(&handle, &updates, asked.message.as_deref())?;
+    manager.close();
+    let name = handle.name().as_str();
+    let millis = u64::try_from(left.as_millis()).unwrap_or(u64::MAX);
+    answer(json, || json!({ "name": name, "changes": updates.len(), "remaining": millis }), String::new)
+}
+
+pub(crate) fn verify(manager: &LockManager, asked: &Verify, json: bool) -> Exit {
+    manager.verify(&asked.name, asked.token)?;
+    answer(json, || json!({ "name": asked.name, "token": asked.token, "holds": true }), String::new)
 }
 
 pub(crate) fn status(manager: &LockManager, asked: &Status, json: bool) -> Exit {

@@ -471,3 +471,59 @@ fn slots_say_which_one_it_is() {
     assert!(ok(&repo, &["graph", "--dot"]).starts_with("digraph waits {"));
     assert_eq!(json(&repo, &["graph"])["cycles"], Value::Array(Vec::new()));
 }
+
+/// Runs with this on stdin.
+fn with_input(mut command: Command, input: &str) -> std::process::Output {
+    use std::{io::Write, process::Stdio};
+    let mut child =
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("git lock runs");
+    child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+    child.wait_with_output().unwrap()
+}
+
+#[test]
+fn refs_change_under_a_lock_and_not_without() {
+    let repo = Repo::new();
+    let head = repo.git(&["rev-parse", "HEAD"]);
+    let handle = ok(&repo, &["acquire", "release", "--ttl", "2m"]).trim().to_owned();
+    let lines = format!("create refs/heads/a {head}\noption no-deref\nupdate refs/heads/b {head} {}\n", "0".repeat(40));
+    let output = with_input(lock(&repo, &["update-ref", &handle, "-m", "for a test"]), &lines);
+    assert!(output.status.success() && output.stdout.is_empty(), "{}", err(&output));
+    assert_eq!(repo.git(&["rev-parse", "refs/heads/a", "refs/heads/b"]), format!("{head}\n{head}"));
+    let told =
+        json(&repo, &["update-ref", "--change", "delete refs/heads/a", "--change", "delete refs/heads/b", &handle]);
+    assert_eq!((keys(&told), &told["changes"]), (vec!["changes", "name", "remaining"], &2.into()));
+    assert!(told["remaining"].as_u64().unwrap() > 60_000);
+    // By name and fingerprint, and, below a run, without a word.
+    ok(&repo, &["acquire", "site", "--fingerprint", "word"]);
+    let create = format!("create refs/heads/c {head}");
+    ok(&repo, &["update-ref", "site", "--fingerprint", "word", "--change", &create]);
+    let script = format!("echo delete refs/heads/c | '{}' update-ref", env!("CARGO_BIN_EXE_git-lock"));
+    ok(&repo, &["run", "other", "--", "sh", "-c", &script]);
+    assert_eq!(repo.git(&["for-each-ref", "refs/heads/c"]), "");
+    // What is refused.
+    let again = format!("update refs/heads/a {head} {head}");
+    fails(&repo, &["update-ref", &handle, "--change", &again], 4, "REF_CHANGED");
+    fails(&repo, &["update-ref", &handle, "--change", "commit"], 2, "INVALID_ARGUMENT");
+    fails(&repo, &["update-ref", &handle, "--change", "delete refs/gitvan/locks/site"], 2, "INVALID_ARGUMENT");
+    let below = format!("create refs/heads/main/below {head}");
+    repo.git(&["branch", "-f", "-M", "main"]);
+    fails(&repo, &["update-ref", &handle, "--change", &below], 4, "REFS_REFUSED");
+    ok(&repo, &["break", "release"]);
+    let create = format!("create refs/heads/a {head}");
+    fails(&repo, &["update-ref", &handle, "--change", &create], 3, "LOCK_LOST");
+    assert_eq!(repo.git(&["for-each-ref", "refs/heads/a"]), "");
+    repo.assert_sound();
+}
+
+#[test]
+fn a_token_is_asked_about() {
+    let repo = Repo::new();
+    let told = json(&repo, &["acquire", "build"]);
+    let (handle, token) = (told["handle"].as_str().unwrap(), told["token"].to_string());
+    assert_eq!(keys(&json(&repo, &["verify", "build", &token])), ["holds", "name", "token"]);
+    assert_eq!(ok(&repo, &["verify", "build", &token]), "");
+    fails(&repo, &["verify", "build", "1"], 3, "LOCK_LOST");
+    ok(&repo, &["release", handle]);
+    fails(&repo, &["verify", "build", &token], 3, "LOCK_LOST");
+}

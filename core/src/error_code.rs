@@ -77,7 +77,7 @@ codes! {
     InvalidArgument = 8, "INVALID_ARGUMENT", exit 2, Never;
     /// There is no repository there.
     NotARepository = 9, "NOT_A_REPOSITORY", exit 4, Never;
-    /// The repository has something that this version would misread.
+    /// The repository has something that this version would misread, or `git` is needed and isn't there.
     Unsupported = 10, "UNSUPPORTED", exit 4, Never;
     /// The repository belongs to somebody else.
     Untrusted = 11, "UNTRUSTED", exit 4, Never;
@@ -103,6 +103,10 @@ codes! {
     Deadlock = 22, "DEADLOCK", exit 1, FromStart;
     /// Others take the lock as one of another number of slots.
     SlotsDiffer = 23, "SLOTS_DIFFER", exit 2, Never;
+    /// Another ref, which was to be changed under the lock, isn't as was expected.
+    RefChanged = 24, "REF_CHANGED", exit 4, FromStart;
+    /// Git, or one of the repository's hooks, refused to change other refs under the lock.
+    RefsRefused = 25, "REFS_REFUSED", exit 4, Never;
     /// gitlock itself failed: a panic was caught at the border to another language. A bug.
     Internal = 21, "INTERNAL", exit 4, Never;
 }

@@ -45,6 +45,7 @@ pub mod manager;
 pub mod name;
 pub mod options;
 pub mod process;
+pub mod ref_update;
 pub mod store;
 
 mod cancel;
@@ -65,3 +66,4 @@ pub use manager::{
 };
 pub use name::{LockName, Namespace, RefName};
 pub use options::{DEFAULT_TTL, Options};
+pub use ref_update::RefUpdate;

@@ -77,7 +77,7 @@ typedef enum {
    */
   GITLOCK_NOT_A_REPOSITORY = 9,
   /**
-   * The repository has something that this version would misread.
+   * The repository has something that this version would misread, or git is needed and isn't there.
    */
   GITLOCK_UNSUPPORTED = 10,
   /**
@@ -128,6 +128,14 @@ typedef enum {
    * Others take the lock as one of another number of slots.
    */
   GITLOCK_SLOTS_DIFFER = 23,
+  /**
+   * Another ref, which was to be changed under the lock, isn't as was expected.
+   */
+  GITLOCK_REF_CHANGED = 24,
+  /**
+   * Git, or one of the repository's hooks, refused to change other refs under the lock.
+   */
+  GITLOCK_REFS_REFUSED = 25,
   /**
    * gitlock itself failed: a panic was caught at the border to another language. A bug.
    */
@@ -422,6 +430,24 @@ uint64_t gitlock_guard_remaining_ms(const gitlock_guard *guard);
  * GITLOCK_LOCK_LOST if it has ended, even if nobody has taken the lock since.
  */
 int32_t gitlock_guard_extend(const gitlock_guard *guard, int64_t ttl_ms);
+
+/**
+ * Changes other refs of the repository, so that a holder which has lost its lease can't: in one
+ * transaction of `git update-ref`, in which the lock must still be held. Reflogs, symbolic refs and hooks
+ * are Git's own. Either all of the `count` changes are made or none, and the lease lasts another ttl.
+ *
+ * Each is a line as `git update-ref --stdin` reads it: `update REF NEW [OLD]`, `create REF NEW`,
+ * `delete REF [OLD]` or `verify REF [OLD]`, with one space between words, and `no-deref` before it where
+ * a symbolic ref is itself meant. `message` is for the reflogs; NULL: it names the lock.
+ *
+ * GITLOCK_LOCK_LOST if the tenure has ended, GITLOCK_REF_CHANGED if a ref isn't as expected,
+ * GITLOCK_REFS_REFUSED if Git or a hook says no, GITLOCK_INVALID_ARGUMENT for what isn't there or is gitlock's,
+ * GITLOCK_UNSUPPORTED without a `git` program. None was changed then, unless the message says otherwise.
+ */
+int32_t gitlock_guard_update_refs(const gitlock_guard *guard,
+                                  const char *const *updates,
+                                  size_t count,
+                                  const char *message);
 
 /**
  * Turns a shared tenure into an exclusive one without letting go: waits for the other holders to

@@ -198,6 +198,17 @@ public:
   /** Makes the lease last so long from now; its own length without one. */
   void extend(std::optional<milliseconds> ttl = {}) const { extend(ttl, nullptr); }
   void extend(std::optional<milliseconds> ttl, std::error_code &code) const { extend(ttl, &code); }
+  /**
+   * Changes other refs of the repository, all or none, while the lock is held and not a moment longer: lock_lost if it
+   * is lost. Each is a line of `git update-ref --stdin`, such as "update refs/heads/main NEW OLD". The message is for
+   * reflogs.
+   */
+  void update_refs(const std::vector<std::string> &updates, const std::string &message = {}) const {
+    update_refs(updates, message, nullptr);
+  }
+  void update_refs(const std::vector<std::string> &updates, const std::string &message, std::error_code &code) const {
+    update_refs(updates, message, &code);
+  }
   /** Makes a shared tenure exclusive: waits for the other holders to leave. deadlock if one of them does the same. */
   void upgrade(std::optional<milliseconds> wait = {}, const cancel_token *cancel = nullptr) const {
     upgrade(wait, cancel, nullptr);
@@ -244,6 +255,11 @@ private:
   static std::string or_empty(const char *text) { return text != nullptr ? text : ""; }
   void extend(std::optional<milliseconds> ttl, std::error_code *code) const {
     detail::check(gitlock_guard_extend(get(), detail::count(ttl)), code);
+  }
+  void update_refs(const std::vector<std::string> &updates, const std::string &message, std::error_code *code) const {
+    const auto lines = detail::texts(updates);
+    const char *words = message.empty() ? nullptr : message.c_str();
+    detail::check(gitlock_guard_update_refs(get(), lines.data(), lines.size(), words), code);
   }
   void upgrade(std::optional<milliseconds> wait, const cancel_token *cancel, std::error_code *code) const {
     const gitlock_cancel *by = cancel != nullptr ? cancel->get() : nullptr;

@@ -25,7 +25,7 @@ pub enum gitlock_code {
     GITLOCK_INVALID_ARGUMENT = 8,
     /// There is no repository there.
     GITLOCK_NOT_A_REPOSITORY = 9,
-    /// The repository has something that this version would misread.
+    /// The repository has something that this version would misread, or git is needed and isn't there.
     GITLOCK_UNSUPPORTED = 10,
     /// The repository belongs to somebody else.
     GITLOCK_UNTRUSTED = 11,
@@ -51,6 +51,10 @@ pub enum gitlock_code {
     GITLOCK_DEADLOCK = 22,
     /// Others take the lock as one of another number of slots.
     GITLOCK_SLOTS_DIFFER = 23,
+    /// Another ref, which was to be changed under the lock, isn't as was expected.
+    GITLOCK_REF_CHANGED = 24,
+    /// Git, or one of the repository's hooks, refused to change other refs under the lock.
+    GITLOCK_REFS_REFUSED = 25,
     /// gitlock itself failed: a panic was caught at the border to another language. A bug.
     GITLOCK_INTERNAL = 21,
 }
@@ -67,7 +71,7 @@ pub enum gitlock_retry {
 }
 
 /// The words.
-pub(crate) const NAMES: [(i32, &CStr); 24] = [
+pub(crate) const NAMES: [(i32, &CStr); 26] = [
     (0, c"OK"),
     (1, c"HELD"),
     (2, c"TIMEOUT"),
@@ -91,5 +95,7 @@ pub(crate) const NAMES: [(i32, &CStr); 24] = [
     (20, c"FORKED"),
     (22, c"DEADLOCK"),
     (23, c"SLOTS_DIFFER"),
+    (24, c"REF_CHANGED"),
+    (25, c"REFS_REFUSED"),
     (21, c"INTERNAL"),
 ];

@@ -9,12 +9,12 @@ use std::{
     time::Duration,
 };
 
-use gitlock::{Error, ErrorCode, LockGuard, Mode, Result, json};
+use gitlock::{Error, ErrorCode, LockGuard, Mode, RefUpdate, Result, json};
 
 use crate::{
     boundary::{answer, enter},
     options::{Data, GITLOCK_DEFAULT, GITLOCK_EXCLUSIVE, GITLOCK_SHARED, millis},
-    text::{c_string, give, place, reference, required},
+    text::{c_string, every, give, optional, place, reference, required},
     wait::gitlock_cancel,
 };
 
@@ -162,6 +162,34 @@ pub(crate) fn ttl(ttl_ms: i64) -> Result<Option<Duration>> {
             Error::new(ErrorCode::InvalidArgument, format!("ttl_ms can't be {ttl}; give milliseconds, or -1"))
         }),
     }
+}
+
+/// Changes other refs of the repository, so that a holder which has lost its lease can't: in one
+/// transaction of `git update-ref`, in which the lock must still be held. Reflogs, symbolic refs and hooks
+/// are Git's own. Either all of the `count` changes are made or none, and the lease lasts another ttl.
+///
+/// Each is a line as `git update-ref --stdin` reads it: `update REF NEW [OLD]`, `create REF NEW`,
+/// `delete REF [OLD]` or `verify REF [OLD]`, with one space between words, and `no-deref` before it where
+/// a symbolic ref is itself meant. `message` is for the reflogs; NULL: it names the lock.
+///
+/// GITLOCK_LOCK_LOST if the tenure has ended, GITLOCK_REF_CHANGED if a ref isn't as expected,
+/// GITLOCK_REFS_REFUSED if Git or a hook says no, GITLOCK_INVALID_ARGUMENT for what isn't there or is gitlock's,
+/// GITLOCK_UNSUPPORTED without a `git` program. None was changed then, unless the message says otherwise.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn gitlock_guard_update_refs(
+    guard: *const gitlock_guard,
+    updates: *const *const c_char,
+    count: usize,
+    message: *const c_char,
+) -> i32 {
+    enter(|| {
+        // SAFETY: NULL or valid, by the convention.
+        let (guard, lines) = unsafe { (reference("guard", guard)?, every("updates", updates, count)?) };
+        // SAFETY: NULL or valid, by the convention.
+        let message = unsafe { optional("message", message) }?;
+        let updates = lines.into_iter().map(str::parse).collect::<Result<Vec<RefUpdate>>>()?;
+        guard.with(|held| held.update_refs(&updates, message))
+    })
 }
 
 /// Turns a shared tenure into an exclusive one without letting go: waits for the other holders to

@@ -288,7 +288,14 @@ static void several(void) {
   CHECK(gitlock_guard_token(whole) == gitlock_guard_token_of(whole, "set-b"));
   CHECK(gitlock_guard_token_of(whole, "tree/x") > 0 && gitlock_guard_token_of(whole, "tree") == 0);
   CHECK(gitlock_verify(manager, "set-a", gitlock_guard_token_of(whole, "set-a")) == GITLOCK_OK);
+  /* Other refs, while it is held; a value may be whatever Git knows. */
+  const char *const changes[] = {"create refs/heads/by-c refs/gitvan/journal/set-a", "verify refs/heads/never"}, *const missing[] = {NULL};
+  CHECK(gitlock_guard_update_refs(whole, changes, 2, "from C") == GITLOCK_OK);
+  CHECK(gitlock_guard_update_refs(whole, changes, 1, NULL) == GITLOCK_REF_CHANGED);
+  CHECK(gitlock_guard_update_refs(whole, missing, 1, NULL) == GITLOCK_INVALID_ARGUMENT);
+  CHECK(gitlock_guard_update_refs(whole, NULL, 0, NULL) == GITLOCK_OK);
   CHECK(gitlock_guard_slot(whole) == -1 && gitlock_guard_release(whole) == GITLOCK_OK);
+  CHECK(gitlock_guard_update_refs(whole, changes, 1, NULL) == GITLOCK_LOCK_LOST);
   CHECK(gitlock_verify(manager, "set-a", 1) == GITLOCK_LOCK_LOST && gitlock_guard_token_of(whole, "set-a") == 0);
   gitlock_guard_free(whole);
   CHECK(gitlock_acquire_all(manager, names, 0, &options, &none) == GITLOCK_INVALID_ARGUMENT);
@@ -415,6 +422,7 @@ static void nulls(void) {
   CHECK(gitlock_guard_wanted(NULL, &waiters, NULL) == bad && gitlock_guard_wanted(NULL, NULL, NULL) == bad);
   CHECK(gitlock_guard_on_wanted(NULL, NULL, NULL, NULL) == bad);
   CHECK(gitlock_guard_slot(NULL) == -1 && gitlock_guard_token_of(NULL, NULL) == 0);
+  CHECK(gitlock_guard_update_refs(NULL, NULL, 0, NULL) == bad);
   CHECK(gitlock_verify(NULL, "x", 1) == bad && gitlock_verify(manager, NULL, 1) == bad);
   CHECK(gitlock_graph(NULL, &text) == bad && gitlock_graph(manager, NULL) == bad);
   CHECK(gitlock_graph_dot(NULL, &text) == bad && gitlock_graph_dot(manager, NULL) == bad);

@@ -114,7 +114,13 @@ int main(int count, char **arguments) {
     throws<gitlock::lock_lost>(GITLOCK_LOCK_LOST, [&] { locks.verify("set++/a", 0); });
     std::error_code code;
     CHECK(!others.acquire_all({"set++/a", "set++/c"}, once, code) && code.value() == GITLOCK_HELD);
+    locks.acquire("for-refs").release();
+    const std::string create = "create refs/heads/by-c++ refs/gitvan/journal/for-refs";
+    set.update_refs({create, "verify refs/heads/never"}, "from C++");
+    set.update_refs({create}, "", code);
+    CHECK(code.value() == GITLOCK_REF_CHANGED);
     set.release();
+    throws<gitlock::lock_lost>(GITLOCK_LOCK_LOST, [&] { set.update_refs({"delete refs/heads/by-c++"}); });
     once.slots = 2;
     gitlock::guard slot = locks.acquire("slots++", once), next = locks.acquire("slots++", once);
     CHECK(slot.slot() == 0u && next.slot() == 1u);

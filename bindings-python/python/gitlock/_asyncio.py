@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import itertools
 import weakref
+from collections.abc import Iterable, Sequence
 from types import TracebackType
 from typing import Any
 
 from ._errors import LockError
 from ._gitlock import CancelToken, Guard, thread_owner
-from ._locks import _Tenures
+from ._locks import _Tenures, _words
 
 _numbers = itertools.count(1)
 _owners: weakref.WeakKeyDictionary[asyncio.Task[Any], str] = weakref.WeakKeyDictionary()
@@ -97,6 +98,12 @@ class AsyncLock(_Tenures):
             token.cancel()
             upgrading.add_done_callback(turn_back)
             raise
+
+    async def update_refs(self, updates: Iterable[Sequence[str]], *, message: str | None = None) -> None:
+        """As :meth:`Lock.update_refs`, on a thread of the loop's executor. Cancelling the task leaves it to
+        its end."""
+        guard = self._newest()
+        await asyncio.get_running_loop().run_in_executor(None, guard.update_refs, _words(updates), message)
 
     async def release(self) -> None:
         """Releases the lock, and hands it to whoever is next.

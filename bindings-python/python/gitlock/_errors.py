@@ -82,7 +82,7 @@ class NotARepository(LockError):
 
 
 class Unsupported(LockError):
-    """The repository has something that this version would misread."""
+    """The repository has something that this version would misread, or git is needed and isn't there."""
 
     code = "UNSUPPORTED"
     retry = "never"
@@ -172,6 +172,20 @@ class SlotsDiffer(LockError):
     retry = "never"
 
 
+class RefChanged(LockError):
+    """Another ref, which was to be changed under the lock, isn't as was expected."""
+
+    code = "REF_CHANGED"
+    retry = "from-start"
+
+
+class RefsRefused(LockError):
+    """Git, or one of the repository's hooks, refused to change other refs under the lock."""
+
+    code = "REFS_REFUSED"
+    retry = "never"
+
+
 class InternalError(LockError):
     """gitlock itself failed: a panic was caught at the border to another language. A bug."""
 
@@ -203,6 +217,8 @@ BY_CODE: dict[str, type[LockError]] = {
     "FORKED": Forked,
     "DEADLOCK": Deadlock,
     "SLOTS_DIFFER": SlotsDiffer,
+    "REF_CHANGED": RefChanged,
+    "REFS_REFUSED": RefsRefused,
     "INTERNAL": InternalError,
 }
 

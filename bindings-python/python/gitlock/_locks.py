@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +29,11 @@ def _wait(blocking: bool, timeout: float) -> float | None:
     if timeout > threading.TIMEOUT_MAX:
         raise OverflowError("timeout value is too large")
     return timeout
+
+
+def _words(updates: Iterable[Sequence[str]]) -> list[list[str]]:
+    """Each change as its words: of a string those of the line."""
+    return [update.split(" ") if isinstance(update, str) else list(update) for update in updates]
 
 
 class _Tenures:
@@ -142,7 +147,29 @@ class _Tenures:
         return f"<{state} {kind} object name={self.name!r} at {hex(id(self))}>"
 
 
-class Lock(_Tenures):
+class _Blocking(_Tenures):
+    """What takes a while, and blocks."""
+
+    def update_refs(self, updates: Iterable[Sequence[str]], *, message: str | None = None) -> None:
+        """Changes other refs of the repository, so that a holder which has lost its lease can't: in one
+        transaction of ``git update-ref``, in which the lock must still be held. Reflogs, symbolic refs and
+        hooks are Git's own. Either all of the changes are made or none, and the lease lasts another ttl.
+
+        :param updates: what ``git update-ref --stdin`` reads, each as a line or as its words:
+            ``("update", ref, new)``, ``("update", ref, new, old)``, ``("create", ref, new)``,
+            ``("delete", ref)``, ``("delete", ref, old)``, ``("verify", ref, old)``, and ``("no-deref", ...)``
+            where a symbolic ref is itself meant
+        :param message: for the reflogs; by default it names the lock
+        :raises LockLost: if the tenure has ended
+        :raises RefChanged: if a ref isn't as expected
+        :raises RefsRefused: if Git or a hook says no
+        :raises InvalidArgument: for what isn't there, or belongs to gitlock
+        :raises Unsupported: without a ``git`` program
+        """
+        self._newest().update_refs(_words(updates), message)
+
+
+class Lock(_Blocking):
     """A lock that behaves as :class:`threading.Lock` does, between processes.
     :meth:`gitlock.LockManager.lock` makes it."""
 
@@ -196,7 +223,7 @@ class Lock(_Tenures):
         self.release()
 
 
-class RLock(_Tenures):
+class RLock(_Blocking):
     """A lock that behaves as :class:`threading.RLock` does, between processes: the thread that holds
     it may acquire it again, and releases it as often. :meth:`gitlock.LockManager.rlock` makes it."""
 

@@ -57,6 +57,8 @@ faults! {
     CancelLeavesGrant,
     /// Priority counts without ageing: the queue is ordered by priority alone.
     NoAgeing,
+    /// Other refs are changed under the lock without a look at it in the same transaction.
+    NoFence,
     /// Whoever knows a lock's name may release it.
     ReleaseWithoutProof,
     /// A queue whose lease is long overdue is kept, and its dead each cost a claim window.

@@ -21,6 +21,7 @@ use crate::{
         fault::Fault,
     },
     name::{LockName, Namespace},
+    ref_update::RefUpdates,
     store::{NewValue, Object, Oid, Parent, RefEdit, RefStore, Transacted},
 };
 
@@ -265,6 +266,17 @@ impl CommitLoop {
         by: &Actor,
         patience: Option<Duration>,
     ) -> Result<Vec<Outcome>> {
+        self.submit_with(requests, None, by, patience)
+    }
+
+    /// The same, and if they are granted makes these changes of other refs in the same transaction.
+    pub(super) fn submit_with(
+        &self,
+        requests: Vec<(LockName, Request)>,
+        others: Option<&RefUpdates>,
+        by: &Actor,
+        patience: Option<Duration>,
+    ) -> Result<Vec<Outcome>> {
         let mut names: Vec<LockName> = Vec::new();
         let calls = requests.into_iter().map(|(name, request)| {
             let lock = names.iter().position(|known| *known == name).unwrap_or_else(|| {
@@ -274,7 +286,7 @@ impl CommitLoop {
             Call { lock, request }
         });
         let calls = calls.collect();
-        self.commit_calls(&names, calls, &mut Vec::new(), by, patience)
+        self.commit_calls(&names, calls, &mut Vec::new(), others, by, patience)
     }
 
     fn commit(
@@ -287,7 +299,7 @@ impl CommitLoop {
     ) -> Result<Vec<Outcome>> {
         let calls: Vec<Call> = requests.into_iter().map(|request| Call { lock: 0, request }).collect();
         let mut all = known.take().into_iter().collect();
-        let outcomes = self.commit_calls(std::slice::from_ref(name), calls, &mut all, by, patience);
+        let outcomes = self.commit_calls(std::slice::from_ref(name), calls, &mut all, None, by, patience);
         *known = all.pop();
         outcomes
     }
@@ -299,6 +311,7 @@ impl CommitLoop {
         names: &[LockName],
         mut calls: Vec<Call>,
         known: &mut Vec<Snapshot>,
+        others: Option<&RefUpdates>,
         by: &Actor,
         patience: Option<Duration>,
     ) -> Result<Vec<Outcome>> {
@@ -327,9 +340,11 @@ impl CommitLoop {
             }
             fresh = true;
             let plan = self.plan(&snapshots, &decision, by)?;
-            let transacted = match patience {
-                Some(patience) => self.store.transact_within(&plan.edits, patience),
-                None => self.store.transact(&plan.edits),
+            let refused = decision.outcomes.iter().any(|outcome| matches!(outcome, Outcome::Refused(_)));
+            let transacted = match (others.filter(|_| !refused), patience) {
+                (Some(others), _) => self.store.transact_with(&plan.edits, others),
+                (None, Some(patience)) => self.store.transact_within(&plan.edits, patience),
+                (None, None) => self.store.transact(&plan.edits),
             };
             match transacted? {
                 Transacted::Committed(values) => {
@@ -412,7 +427,7 @@ impl CommitLoop {
         }
         // What was known of the journal is what turned out to be old.
         let mut known = Vec::new();
-        let mended = self.commit_calls(&names[lock..=lock], mends, &mut known, by, None)?;
+        let mended = self.commit_calls(&names[lock..=lock], mends, &mut known, None, by, None)?;
         granted.into_iter().zip(mended).for_each(|(outcome, mended)| *outcome = mended);
         known.pop().map_or_else(|| self.look(&names[lock], None), Ok)
     }

@@ -14,6 +14,7 @@ use crate::{
     handle::LockHandle,
     lock::{Mode, Outcome, Refusal, Request},
     name::LockName,
+    ref_update::RefUpdate,
 };
 
 use super::{
@@ -140,7 +141,39 @@ impl LockGuard {
     pub fn extend(&self, ttl: Option<Duration>) -> Result<()> {
         self.check_alive()?;
         let request = Request::Extend { tenure: self.tenure.request(), ttl: super::check_ttl(ttl)?, rebind: None };
-        let mut outcomes = self.tenure.submit(&self.inner, &request, None)?;
+        let outcomes = self.tenure.submit(&self.inner, &request, None)?;
+        self.hear_extended(outcomes)
+    }
+
+    /// Changes other refs of the repository, so that a holder which has lost its lease can't: in one
+    /// transaction of `git update-ref`, in which the lock must be as its renewal just before has left it.
+    /// Reflogs, symbolic refs and hooks are Git's own. Either all of the changes are made or none, and the
+    /// lease lasts another ttl. `message` is for the reflogs; by default it names the lock.
+    ///
+    /// ```
+    /// use gitlock::{LockManager, Options, RefUpdate};
+    /// let manager = LockManager::in_memory(Options::default())?;
+    /// let guard = manager.lock("release").acquire()?;
+    /// let id = "0123456789012345678901234567890123456789";
+    /// guard.update_refs(&[RefUpdate::create("refs/heads/stable", id)], None)?;
+    /// guard.release()?;
+    /// # Ok::<(), gitlock::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// None of the changes was made after any of them, but for one that says otherwise.
+    /// [`ErrorCode::LockLost`] if the tenure has ended, [`ErrorCode::RefChanged`] if a ref isn't as
+    /// expected, [`ErrorCode::RefsRefused`] if Git or a hook says no, [`ErrorCode::InvalidArgument`] for
+    /// what isn't there or belongs to gitlock, and [`ErrorCode::Unsupported`] without a `git` program.
+    pub fn update_refs(&self, updates: &[RefUpdate], message: Option<&str>) -> Result<()> {
+        self.check_alive()?;
+        let request = Request::Extend { tenure: self.tenure.request(), ttl: None, rebind: None };
+        let outcomes = self.inner.update_refs(self.tenure.names(), &request, updates, message)?;
+        self.hear_extended(outcomes)
+    }
+
+    /// Takes the answers to an extension in.
+    fn hear_extended(&self, mut outcomes: Vec<Outcome>) -> Result<()> {
         if self.tenure.prolonged(&outcomes) {
             self.inner.reactor().touch(&self.inner, &self.tenure);
             return Ok(());

@@ -11,6 +11,7 @@ use crate::{
     error::{Error, Result},
     error_code::ErrorCode,
     name::RefName,
+    ref_update::{Expected, New, RefUpdates},
 };
 
 use super::{Changes, NewValue, Object, Oid, RefEdit, RefStore, Swept, Transacted, Watch, object};
@@ -67,6 +68,23 @@ impl Memory {
         last
     }
 
+    fn transact(&mut self, edits: &[RefEdit]) -> Result<Transacted> {
+        if edits.iter().any(|edit| self.refs.get(&edit.name) != edit.expected.as_ref()) {
+            return Ok(Transacted::Conflict);
+        }
+        let mut values = Vec::with_capacity(edits.len());
+        for edit in edits {
+            let id = edit.new.as_ref().and_then(|value| self.write(value));
+            match id {
+                Some(id) => self.refs.insert(edit.name.clone(), id),
+                None => self.refs.remove(&edit.name),
+            };
+            self.notify(&edit.name);
+            values.push(id);
+        }
+        Ok(Transacted::Committed(values))
+    }
+
     fn notify(&mut self, name: &RefName) {
         self.watchers.retain(|watcher| {
             let Some(noticed) = watcher.upgrade() else { return false };
@@ -103,21 +121,33 @@ impl RefStore for MemoryStore {
     }
 
     fn transact(&self, edits: &[RefEdit]) -> Result<Transacted> {
+        self.memory().transact(edits)
+    }
+
+    /// Values are whole object ids here, of whatever objects.
+    fn transact_with(&self, edits: &[RefEdit], others: &RefUpdates) -> Result<Transacted> {
         let mut memory = self.memory();
-        if edits.iter().any(|edit| memory.refs.get(&edit.name) != edit.expected.as_ref()) {
-            return Ok(Transacted::Conflict);
+        let mut wanted = Vec::with_capacity(others.updates.len());
+        for update in &others.updates {
+            let name = RefName::foreign(&*update.name);
+            let (now, expected) = (memory.refs.get(&name).copied(), whole_id(update.expected_value())?);
+            if expected.is_some() && now != expected || update.expected == Expected::Absent && now.is_some() {
+                let is = now.map_or_else(|| "does not exist".to_owned(), |id| format!("is at {id}"));
+                let message = format!("{name} {is}, and not as expected; nothing was changed: read it again");
+                return Err(Error::new(ErrorCode::RefChanged, message));
+            }
+            wanted.extend((update.new != New::Unchanged).then_some((name, whole_id(update.new_value())?)));
         }
-        let mut values = Vec::with_capacity(edits.len());
-        for edit in edits {
-            let id = edit.new.as_ref().and_then(|value| memory.write(value));
-            match id {
-                Some(id) => memory.refs.insert(edit.name.clone(), id),
-                None => memory.refs.remove(&edit.name),
-            };
-            memory.notify(&edit.name);
-            values.push(id);
+        let done = memory.transact(edits)?;
+        if matches!(done, Transacted::Committed(_)) {
+            for (name, value) in wanted {
+                match value {
+                    Some(id) => memory.refs.insert(name, id),
+                    None => memory.refs.remove(&name),
+                };
+            }
         }
-        Ok(Transacted::Committed(values))
+        Ok(done)
     }
 
     fn restore(&self, value: &NewValue) -> Result<bool> {
@@ -155,6 +185,14 @@ impl RefStore for MemoryStore {
     fn location(&self) -> String {
         "this process's memory".to_owned()
     }
+}
+
+fn whole_id(value: Option<&str>) -> Result<Option<Oid>> {
+    let id = |value: &str| {
+        let message = format!("{value:?} is no whole object id, and memory knows no other values");
+        Oid::from_hex(value.as_bytes()).ok_or_else(|| Error::new(ErrorCode::InvalidArgument, message))
+    };
+    value.map(id).transpose()
 }
 
 struct MemoryWatch {

@@ -1,13 +1,19 @@
 //! Where refs are kept: compare-and-swap on them, and nothing that knows what a lock is.
 
 pub mod files;
+mod git_process;
 pub mod memory;
 mod object;
 pub mod remote;
 
 use std::{fmt, os::fd::BorrowedFd};
 
-use crate::{error::Result, name::RefName};
+use crate::{
+    error::{Error, Result},
+    error_code::ErrorCode,
+    name::RefName,
+    ref_update::RefUpdates,
+};
 
 pub use object::{CommitDraft, CommitView, Parent, Signature};
 
@@ -197,6 +203,19 @@ pub trait RefStore: Send + Sync + fmt::Debug {
     fn transact_within(&self, edits: &[RefEdit], patience: std::time::Duration) -> Result<Transacted> {
         let _ = patience;
         self.transact(edits)
+    }
+
+    /// Makes all edits, and then, in one transaction and only as long as their refs are as they leave
+    /// them, these changes of other refs. With a conflict, an unknown end or an error none of the
+    /// others was changed, but for an error that says which were; the edits may have been made.
+    ///
+    /// # Errors
+    /// [`ErrorCode::RefChanged`] if one of the others isn't as expected, [`ErrorCode::RefsRefused`]
+    /// if they can't be changed, and as [`transact`](RefStore::transact).
+    fn transact_with(&self, edits: &[RefEdit], others: &RefUpdates) -> Result<Transacted> {
+        let _ = (edits, others);
+        let message = format!("other refs can't be changed under a lock in {}", self.location());
+        Err(Error::new(ErrorCode::Unsupported, message))
     }
 
     /// Writes the objects of a value again if they are missing. Returns whether any was.

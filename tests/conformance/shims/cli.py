@@ -17,7 +17,7 @@ from wire import decode, say
 GIT_LOCK = sys.argv[1]
 OPERATIONS = (
     "open close acquire try start cancel look extend release watch handle detach handle-of "
-    "resume extend-handle release-handle status list log break clean doctor"
+    "resume extend-handle release-handle update-refs verify status list log break clean doctor"
 )
 #: What a run's command prints once it holds the lock; it ends with its input.
 HOLD = 'echo "$GIT_LOCK_TOKEN $GIT_LOCK_HANDLE"; exec cat >/dev/null'
@@ -132,6 +132,12 @@ class Shim:
                 return {"json": self.run("extend", *ttl, *tenure_of(fields["handle"]))}
             case "release-handle":
                 self.run("release", *tenure_of(fields["handle"]))
+            case "update-refs":
+                words = [word for key in ("change", "also") if get(key) for word in ("--change", fields[key])]
+                message = ["-m", fields["message"]] if get("message") else []
+                self.run("update-ref", *words, *message, held.handle)
+            case "verify":
+                self.run("verify", fields["name"], fields["token"])
             case "status":
                 return {"json": self.run("status", "--", fields["name"])}
             case "list":

@@ -93,6 +93,10 @@ class Shim:
                 return {"remaining": int(self.manager.extend(fields["handle"], seconds("ttl")) * 1000)}
             case "release-handle":
                 self.manager.release(fields["handle"])
+            case "update-refs":
+                lock.update_refs(changes(fields), message=get("message"))
+            case "verify":
+                self.manager.verify(fields["name"], int(fields["token"]))
             case "status":
                 return {"json": json.dumps(self.manager.status(fields["name"]))}
             case "list":
@@ -110,6 +114,10 @@ class Shim:
             case other:
                 raise NotImplementedError(other)
         return {}
+
+
+def changes(fields):
+    return [fields[key] for key in ("change", "also") if key in fields]
 
 
 class Blocking(Shim):
@@ -188,6 +196,10 @@ class Asyncio(Shim):
                 return await self.take({**fields, "wait": "0"})
             case "start":
                 self.start(fields)
+            case "update-refs":
+                changed = self.held[fields["guard"]].update_refs(changes(fields), message=fields.get("message"))
+                if changed is not None:
+                    await changed
             case "release":
                 # What was resumed is a lock for threads.
                 ended = self.held[fields["guard"]].release()
@@ -200,7 +212,7 @@ class Asyncio(Shim):
 
 OPERATIONS = (
     "open close acquire try start cancel look extend release watch handle detach fork handle-of "
-    "resume extend-handle release-handle status list log break clean doctor"
+    "resume extend-handle release-handle update-refs verify status list log break clean doctor"
 )
 
 

@@ -12,11 +12,12 @@ use std::{
 };
 
 use gitlock::{
-    CancelToken, Error, ErrorCode, LockGuard, LockHandle, LockManager, LockRequest, Options, Result, Waiting, json,
+    CancelToken, Error, ErrorCode, LockGuard, LockHandle, LockManager, LockRequest, Options, RefUpdate, Result,
+    Waiting, json,
 };
 
 const OPERATIONS: &str = "open close acquire try start cancel look extend release watch handle detach fork handle-of \
-    resume extend-handle release-handle status list log break clean doctor";
+    resume extend-handle release-handle update-refs verify status list log break clean doctor";
 
 type Fields = BTreeMap<String, String>;
 type Told = Vec<(&'static str, String)>;
@@ -205,6 +206,15 @@ impl Shim {
                 told.push(("remaining", left.as_millis().to_string()));
             }
             "release-handle" => self.manager().release(&handle()?)?,
+            "update-refs" => {
+                let lines = [get("change"), get("also")].into_iter().flatten();
+                let updates = lines.map(str::parse).collect::<Result<Vec<RefUpdate>>>()?;
+                self.with(fields, |guard| guard.update_refs(&updates, get("message")))?;
+            }
+            "verify" => {
+                let token = fields["token"].parse().unwrap_or_default();
+                self.manager().verify(&fields["name"], token)?;
+            }
             "status" => told = json(json::status(&self.manager().status(&fields["name"])?)),
             "list" => told = json(json::listing(&self.manager().list()?)),
             "log" => {

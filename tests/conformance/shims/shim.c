@@ -14,7 +14,7 @@
 
 static const char *const OPERATIONS =
     "open close acquire try start cancel look extend release watch handle detach fork handle-of "
-    "resume extend-handle release-handle status list log break clean doctor";
+    "resume extend-handle release-handle update-refs verify status list log break clean doctor";
 
 /* ------------------------------------------------------------------ lines */
 
@@ -296,6 +296,10 @@ static int32_t carry_out(const char *verb, const struct fields *fields, char **l
     code = gitlock_extend(manager, handle, number(fields, "ttl", GITLOCK_DEFAULT), &left);
     add_number(line, "remaining", left);
   } else if (strcmp(verb, "release-handle") == 0) code = gitlock_release(manager, handle);
+  else if (strcmp(verb, "update-refs") == 0) {
+    const char *const changes[] = {get(fields, "change"), get(fields, "also")};
+    code = gitlock_guard_update_refs(guard, changes, changes[1] != NULL ? 2 : 1, get(fields, "message"));
+  } else if (strcmp(verb, "verify") == 0) code = gitlock_verify(manager, name, strtoull(get(fields, "token"), NULL, 10));
   else if (strcmp(verb, "status") == 0) code = gitlock_status(manager, name, &text);
   else if (strcmp(verb, "list") == 0) code = gitlock_list(manager, &text);
   else if (strcmp(verb, "log") == 0) code = gitlock_log(manager, name, (size_t)number(fields, "most", 100), &text);

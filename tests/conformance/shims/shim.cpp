@@ -13,7 +13,8 @@
 namespace {
 
 const char *const operations = "open close acquire try start cancel look extend release watch handle detach fork "
-                               "handle-of resume extend-handle release-handle status list log break clean doctor";
+                               "handle-of resume extend-handle release-handle update-refs verify status list log break "
+                               "clean doctor";
 
 using fields = std::map<std::string, std::string>;
 using gitlock::milliseconds;
@@ -168,6 +169,11 @@ struct shim {
     else if (verb == "resume") keep(told, given, manager->resume(handle));
     else if (verb == "extend-handle") told.add("remaining", std::to_string(manager->extend(handle, time(given, "ttl")).count()));
     else if (verb == "release-handle") manager->release(handle);
+    else if (verb == "update-refs") {
+      std::vector<std::string> changes{given.at("change")};
+      if (given.count("also") != 0) changes.push_back(given.at("also"));
+      guard(given).update_refs(changes, get(given, "message").value_or(""));
+    } else if (verb == "verify") manager->verify(name, std::stoull(given.at("token")));
     else if (verb == "status") told.add("json", manager->status(name));
     else if (verb == "list") told.add("json", manager->list());
     else if (verb == "log") told.add("json", manager->log(name, std::stoul(get(given, "most").value_or("100"))));

@@ -56,6 +56,8 @@ pub(super) const OPERATIONS: &[Operation] = &[
     ask("list", &[], &[]),
     ask("log", &["name"], &["most"]),
     ask("break", &["name"], &["tenure", "reason"]),
+    ask("update-refs", &["guard", "change"], &["also", "message"]),
+    ask("verify", &["name", "token"], &[]),
     ask("clean", &[], &["grace"]),
     ask("doctor", &[], &["fix"]),
     hear("await", "ended"),

@@ -8,6 +8,7 @@
 //! The control arm runs the same with locks by gix's own ref transactions, and must be caught.
 
 mod arm;
+pub mod fenced;
 mod figures;
 mod foreign;
 mod kills;
@@ -32,12 +33,13 @@ const USAGE: &str = "\
 usage: torture [OPTIONS]                  the arms exclusion, kills, legacy, languages and control
        torture [OPTIONS] kill-random      one process killed at random moments
        torture [OPTIONS] fork             the same with living children
+       torture [OPTIONS] fenced           holders stopped past their lease while they change a ref
   --git-lock PATH      the git-lock program; without it the command line takes no part
   --worker ROLE=PROGRAM[,ARGUMENT]  a worker in another language; may be repeated
   --acquisitions N     in all arms but control together (default 20000)
   --seconds S          the most that one arm takes (default: no limit; the control arm 60)
   --arm NAME           only this arm
-  --rounds N           of kill-random (default 10000) and fork (default 500)
+  --rounds N           of kill-random (default 10000), fork (default 500) and fenced (default 1000)
   --seed N             the randomness (default: random, and printed)
   --disk               in the folder for temporary files too, beside tmpfs
   --slice              everything, in about a minute
@@ -91,7 +93,7 @@ fn parse(arguments: &[String]) -> Result<Settings, String> {
             }
             "--disk" => settings.disk = true,
             "--slice" => settings.slice = true,
-            "kill-random" | "fork" => settings.mode = Some(word.clone()),
+            "kill-random" | "fork" | "fenced" => settings.mode = Some(word.clone()),
             other => return Err(format!("what is {other:?}?")),
         }
     }
@@ -106,6 +108,7 @@ fn work(arguments: &[String]) -> ExitCode {
     match role.as_str() {
         "victim" => kills::victim(&scene, seed, 1 + seed % 3),
         "forker" => kills::forker(&scene, seed),
+        "fenced-holder" => fenced::holder(&scene, seed),
         role => {
             // What runs under `git-lock run` is the guardian's to end.
             if role != "inside" {
@@ -137,6 +140,13 @@ fn orchestrate(settings: &Settings) -> ExitCode {
     for (place, folder) in folders {
         if settings.mode.is_none() {
             faults += arms(settings, place, &folder, &mut random);
+        }
+        if settings.mode.as_deref() == Some("fenced") || settings.slice && settings.mode.is_none() {
+            let rounds = settings.rounds.unwrap_or(if settings.slice { 60 } else { 1_000 });
+            let started = millis();
+            let figures = fenced::run(rounds.div_ceil(4), 4, random.next(), &folder, &workers::myself());
+            fenced::print(place, &figures, started);
+            faults += figures.faults.len();
         }
         for (mode, rounds, slice) in [("kill-random", 10_000, 300), ("fork", 500, 30)] {
             if settings.mode.as_deref() == Some(mode) || settings.slice && settings.mode.is_none() {

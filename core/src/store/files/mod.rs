@@ -7,6 +7,7 @@
 
 mod delete;
 pub mod doctor;
+mod fenced;
 mod lockfile;
 mod looks;
 mod loose;
@@ -31,7 +32,8 @@ use crate::{
     error::Result,
     lock::fault::Faults,
     name::RefName,
-    store::{NewValue, Object, Oid, RefEdit, RefStore, Swept, Transacted, Watch, object},
+    ref_update::RefUpdates,
+    store::{NewValue, Object, Oid, RefEdit, RefStore, Swept, Transacted, Watch, git_process::Git, object},
 };
 
 pub use lockfile::LockFileReport;
@@ -88,6 +90,8 @@ pub struct FilesStore {
     sweep: sweep::Spool,
     recent: recent::Recent,
     settings: Settings,
+    /// What is left to a `git` program.
+    git: Git,
     /// The process generation that opened it: a forked child must leave it alone.
     generation: u64,
 }
@@ -212,6 +216,11 @@ impl RefStore for FilesStore {
     #[tracing::instrument(level = "debug", skip_all, fields(edits = edits.len()), err(level = "debug"))]
     fn transact_within(&self, edits: &[RefEdit], patience: Duration) -> Result<Transacted> {
         self.swap(edits, &LockRules { timeout: patience.min(self.rules.timeout), ..self.rules.clone() })
+    }
+
+    #[tracing::instrument(level = "debug", skip_all, fields(edits = edits.len()), err(level = "debug"))]
+    fn transact_with(&self, edits: &[RefEdit], others: &RefUpdates) -> Result<Transacted> {
+        self.swap_with(edits, others)
     }
 
     fn restore(&self, value: &NewValue) -> Result<bool> {

@@ -11,6 +11,7 @@ use crate::{
     clock,
     error::{Error, Result},
     error_code::ErrorCode,
+    store::git_process::Git,
 };
 
 use super::{
@@ -70,6 +71,7 @@ impl FilesStore {
             sweep: Spool::new(options.sweep_grace, precious),
             recent: Recent::default(),
             settings,
+            git: Git::new(&absolute(repo.git_dir())?, repo.workdir().map(absolute).transpose()?.as_deref()),
             generation: crate::fork::generation(),
             common_dir,
         })
