@@ -125,6 +125,8 @@ pub(crate) struct ManagerOptions {
     poll_interval: Option<f64>,
     lock_timeout: Option<f64>,
     environment: bool,
+    remote: Option<String>,
+    remote_timeout: Option<f64>,
 }
 
 impl ManagerOptions {
@@ -132,6 +134,7 @@ impl ManagerOptions {
     pub(crate) fn into_core(self, py: Python<'_>) -> PyResult<Options> {
         let mut options = Options::default();
         (options.lock_prefix, options.owner, options.keep) = (self.lock_prefix, self.owner, self.keep);
+        options.remote = self.remote;
         (options.durable, options.environment) = (self.durable, self.environment);
         if self.keep == Some(0) {
             return Err(invalid(py, "keep can't be 0; give at least 1, or None for the default".to_owned()));
@@ -142,6 +145,7 @@ impl ManagerOptions {
         options.claim_window = or("claim_window", self.claim_window, options.claim_window)?;
         options.poll_interval = or("poll_interval", self.poll_interval, options.poll_interval)?;
         options.lock_timeout = or("lock_timeout", self.lock_timeout, options.lock_timeout)?;
+        options.remote_timeout = or("remote_timeout", self.remote_timeout, options.remote_timeout)?;
         Ok(options)
     }
 }

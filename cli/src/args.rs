@@ -74,7 +74,7 @@ pub(crate) struct Global {
     /// Keep lock refs here instead of under refs/gitvan/locks (or gitlock.prefix)
     #[arg(long, value_name = "REF", global = true)]
     pub(crate) prefix: Option<String>,
-    /// Not in this version: keep the locks on a Git server
+    /// Keep the locks on a Git server: a remote of the repository, such as origin, or a URL
     #[arg(long, value_name = "REMOTE", global = true)]
     pub(crate) remote: Option<String>,
     /// Print one JSON object, on stderr if it is an error

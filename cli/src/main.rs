@@ -66,11 +66,6 @@ fn carry_out(arguments: &Arguments) -> Exit {
 }
 
 fn open(global: &Global) -> Result<LockManager, Failure> {
-    if let Some(remote) = &global.remote {
-        return Err(Failure::usage(format!(
-            "--remote {remote:?}: this version keeps locks in repositories of this machine only; leave --remote out"
-        )));
-    }
     // As Git's own -C: everything after it is as if started there, GIT_DIR and the command of a run too.
     if global.directory != OsStr::new(".") {
         std::env::set_current_dir(&global.directory).map_err(|error| {
@@ -80,6 +75,7 @@ fn open(global: &Global) -> Result<LockManager, Failure> {
     }
     let mut options = Options::default();
     options.lock_prefix.clone_from(&global.prefix);
+    options.remote.clone_from(&global.remote);
     options.environment = true;
     Ok(LockManager::open_with(".", options)?)
 }

@@ -285,8 +285,8 @@ fn a_command_line_that_cannot_be_meant_is_refused_with_2() {
         &["release", "gitlock:1:build:x"],
         &["release", "gitlock:1:build:::78", "--fingerprint", "x"],
         &["extend", "build", "--fingerprint", "x", "--ttl", "0"],
-        &["--remote", "origin", "list"],
-        &["list", "--remote", "origin"],
+        &["--remote", "nobody", "list"],
+        &["list", "--remote", "ext::sh -c true"],
     ] {
         fails(&repo, arguments, 2, "INVALID_ARGUMENT");
     }

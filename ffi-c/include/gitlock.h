@@ -241,7 +241,7 @@ typedef struct {
    */
   int64_t claim_window_ms;
   /**
-   * How often a waiter looks when nothing wakes it. -1: 1000.
+   * How often a waiter looks when nothing wakes it; at a remote the pauses grow to twice this. -1: 1000.
    */
   int64_t poll_interval_ms;
   /**
@@ -252,6 +252,15 @@ typedef struct {
    * Whether GIT_DIR and its kin are heeded, as a Git command does: 1, or 0 or -1: no.
    */
   int64_t environment;
+  /**
+   * A remote of the repository to keep the locks at: its name, such as "origin", or a URL, for which
+   * the path needn't be in a repository. NULL: `gitlock.remote`, else in the repository itself.
+   */
+  const char *remote;
+  /**
+   * How long one question to the remote and its answer may take. 0 or -1: 10000.
+   */
+  int64_t remote_timeout_ms;
 } gitlock_options;
 
 /**

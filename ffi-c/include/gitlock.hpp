@@ -144,6 +144,10 @@ struct options {
   std::optional<bool> durable;
   std::optional<milliseconds> stale_lock_age, max_clock_skew, claim_window, poll_interval, lock_timeout;
   bool environment = false;
+  /** A remote of the repository to keep the locks at: its name, or a URL. */
+  std::string remote;
+  /** How long one question to the remote and its answer may take. Default: 10 s. */
+  std::optional<milliseconds> remote_timeout;
 };
 
 /** How a lock is acquired. */
@@ -290,6 +294,8 @@ public:
     given.poll_interval_ms = detail::count(with.poll_interval);
     given.lock_timeout_ms = detail::count(with.lock_timeout);
     given.environment = with.environment;
+    given.remote = detail::text(with.remote);
+    given.remote_timeout_ms = detail::count(with.remote_timeout);
     gitlock_manager *opened = nullptr;
     detail::check(gitlock_open(path.c_str(), &given, &opened), nullptr);
     manager_.reset(opened);

@@ -47,12 +47,17 @@ pub struct gitlock_options {
     pub max_clock_skew_ms: i64,
     /// How long a grant from the queue lasts until it is claimed. -1: 2000.
     pub claim_window_ms: i64,
-    /// How often a waiter looks when nothing wakes it. -1: 1000.
+    /// How often a waiter looks when nothing wakes it; at a remote the pauses grow to twice this. -1: 1000.
     pub poll_interval_ms: i64,
     /// How long to wait for a `.lock` file that another process holds. -1: 10000.
     pub lock_timeout_ms: i64,
     /// Whether GIT_DIR and its kin are heeded, as a Git command does: 1, or 0 or -1: no.
     pub environment: i64,
+    /// A remote of the repository to keep the locks at: its name, such as "origin", or a URL, for which
+    /// the path needn't be in a repository. NULL: `gitlock.remote`, else in the repository itself.
+    pub remote: *const c_char,
+    /// How long one question to the remote and its answer may take. 0 or -1: 10000.
+    pub remote_timeout_ms: i64,
 }
 
 impl gitlock_options {
@@ -68,6 +73,8 @@ impl gitlock_options {
         poll_interval_ms: GITLOCK_DEFAULT,
         lock_timeout_ms: GITLOCK_DEFAULT,
         environment: GITLOCK_DEFAULT,
+        remote: std::ptr::null(),
+        remote_timeout_ms: 0,
     };
 }
 
@@ -235,9 +242,10 @@ fn refuse(message: String) -> Error {
 /// As the convention says of options.
 pub(crate) unsafe fn manager_options(from: *const gitlock_options) -> Result<Options> {
     // SAFETY: by the caller's promise; strings live during the call.
-    let (given, prefix, owner) = unsafe {
+    let (given, prefix, owner, remote) = unsafe {
         let given = read("options", from, gitlock_options::DEFAULT)?;
-        (given, optional("lock_prefix", given.lock_prefix)?, optional("owner", given.owner)?)
+        let (owner, remote) = (optional("owner", given.owner)?, optional("remote", given.remote)?);
+        (given, optional("lock_prefix", given.lock_prefix)?, owner, remote)
     };
     let mut options = Options::default();
     options.lock_prefix = prefix.map(str::to_owned);
@@ -252,6 +260,9 @@ pub(crate) unsafe fn manager_options(from: *const gitlock_options) -> Result<Opt
     options.claim_window = millis("claim_window_ms", given.claim_window_ms)?.unwrap_or(options.claim_window);
     options.poll_interval = millis("poll_interval_ms", given.poll_interval_ms)?.unwrap_or(options.poll_interval);
     options.lock_timeout = millis("lock_timeout_ms", given.lock_timeout_ms)?.unwrap_or(options.lock_timeout);
+    options.remote = remote.map(str::to_owned);
+    let timeout = millis("remote_timeout_ms", given.remote_timeout_ms)?.filter(|timeout| !timeout.is_zero());
+    options.remote_timeout = timeout.unwrap_or(options.remote_timeout);
     options.environment = switch("environment", given.environment)?.unwrap_or(false);
     Ok(options)
 }

@@ -90,6 +90,9 @@ class LockManager:
     :param poll_interval: how often a waiter looks when nothing wakes it; 1
     :param lock_timeout: how long to wait for a ``.lock`` file that another process holds; 10
     :param environment: whether ``GIT_DIR`` and its kin are heeded, as a Git command does
+    :param remote: a remote of the repository to keep the locks at, such as ``"origin"``, or a URL, for
+        which the path needn't be in a repository; ``gitlock.remote``, or the repository itself
+    :param remote_timeout: how long one question to the remote and its answer may take; 10
     :raises NotARepository: if there is none
     :raises Untrusted: if it is somebody else's
     :raises Unsupported: if it has what would be misread
@@ -112,6 +115,8 @@ class LockManager:
         poll_interval: float | None = None,
         lock_timeout: float | None = None,
         environment: bool = False,
+        remote: str | None = None,
+        remote_timeout: float | None = None,
     ) -> None:
         self._owner = owner
         self._manager = Manager(
@@ -127,6 +132,8 @@ class LockManager:
                 "poll_interval": poll_interval,
                 "lock_timeout": lock_timeout,
                 "environment": environment,
+                "remote": remote,
+                "remote_timeout": remote_timeout,
             },
         )
 

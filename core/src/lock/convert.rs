@@ -2,7 +2,7 @@
 
 use super::{
     decide::{Event, Outcome, Place, Refusal, Tenure, Wait},
-    expiry::is_late,
+    expiry::{Fact, is_late},
     fault::Fault,
     fit::{blocks, fits},
     mode::Mode,
@@ -76,7 +76,7 @@ impl Work<'_> {
         let (now, (until, end)) = (self.context.now, wait.until.clone().unzip());
         let since = queue::arrival(&self.record, now.wall);
         let waiter = Waiter { claim: wanted, priority: 0, rank: queue::rank(since, 0), since, until, end };
-        if is_late(&waiter, now, self.context.policy) {
+        if is_late(&waiter, now, Fact::default(), self.context.policy) {
             return Outcome::Refused(self.held_against(&waiter.claim));
         }
         let (place, id) = (Place { rank: waiter.rank, since }, asked.id.clone());

@@ -25,7 +25,8 @@ pub struct Now {
 pub struct Fact {
     /// Whether its process is there.
     pub liveness: Liveness,
-    /// For how many milliseconds of its own clock the reader has seen this entry unchanged.
+    /// For how many milliseconds of its own clock the reader has seen this entry unchanged: a
+    /// holder's with its lease, a waiter's at all.
     pub unchanged: Option<u64>,
 }
 
@@ -141,11 +142,15 @@ pub fn is_dead(bound: Bound, fact: Fact) -> bool {
     bound == Bound::Process && fact.liveness == Liveness::Dead
 }
 
-/// Whether a waiter's own deadline has passed.
-pub fn is_late(waiter: &Waiter, now: &Now, policy: &Policy) -> bool {
+/// Whether a waiter's own deadline has passed, as this reader may judge it.
+pub fn is_late(waiter: &Waiter, now: &Now, fact: Fact, policy: &Policy) -> bool {
     let Some(until) = waiter.until else { return false };
     match &waiter.end {
         Some(end) if *end.boot == *now.boot_id => end.at <= now.boot,
+        // How long it meant to wait, on the reader's own clock: it can't have begun later than it was seen.
+        _ if policy.expiry == Expiry::Observed => {
+            fact.unchanged.is_some_and(|seen| seen >= until.saturating_sub(waiter.since))
+        }
         _ => until.saturating_add(policy.max_clock_skew) <= now.wall,
     }
 }

@@ -5,7 +5,7 @@ use super::{
         Cause, Context, Decision, Edit, Ended, Event, Held, JournalTip, LockState, Opaque, Outcome, Place, Rebind,
         Refusal, Request, Tenure, Wait,
     },
-    expiry::{Expiry, is_dead, is_late, remaining},
+    expiry::{Expiry, Fact, is_dead, is_late, remaining},
     fault::Fault,
     fingerprint::proves,
     fit::{blocks, fits, free_slot, inherits, other_slots},
@@ -105,7 +105,7 @@ impl<'a> Work<'a> {
             && !self.fault(Fault::KeepDeadQueue);
         let (late, dead) = (self.fault(Fault::GrantLateWaiters), self.fault(Fault::GrantDeadWaiters));
         self.drop_waiters(|waiter| {
-            if is_late(waiter, now, policy) && !late {
+            if is_late(waiter, now, facts.of(&waiter.claim.id), policy) && !late {
                 Some("late")
             } else if is_dead(waiter.claim.bound, facts.of(&waiter.claim.id)) && !dead {
                 Some("dead")
@@ -331,7 +331,7 @@ impl<'a> Work<'a> {
         }
         let (until, end) = wait.until.clone().unzip();
         let waiter = Waiter { claim: claim.clone(), priority, rank: place.rank, since: place.since, until, end };
-        if is_late(&waiter, now, self.context.policy) {
+        if is_late(&waiter, now, Fact::default(), self.context.policy) {
             return Outcome::Refused(self.held_against(claim));
         }
         let ahead = queue::insert(&mut self.record.queue, waiter);

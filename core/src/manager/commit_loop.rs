@@ -16,7 +16,7 @@ use crate::{
     error_code::ErrorCode,
     journal::{self, Actor, Batch},
     lock::{
-        Call, Decision, Edit, Event, Facts, Held, LockState, Outcome, Policy, Refusal, Request, codec,
+        Call, Decision, Edit, Event, Expiry, Facts, Held, LockState, Outcome, Policy, Refusal, Request, codec,
         decide::{Context, decide, decide_together, view},
         fault::Fault,
     },
@@ -230,9 +230,28 @@ impl CommitLoop {
         snapshot::read(&*self.store, &self.names, name, known)
     }
 
+    /// What a lock's record says, whose ref was just listed: to look at, not to change.
+    pub(super) fn look_listed(&self, name: &LockName, id: Oid, known: Option<&Snapshot>) -> Result<Snapshot> {
+        match self.store.round_trip() {
+            Some(_) => snapshot::listed(&*self.store, name, id, known),
+            None => self.look(name, known),
+        }
+    }
+
+    /// What this process can tell of who holds and who waits.
+    fn facts_of(&self, snapshot: &Snapshot) -> Facts {
+        let Held::Record(record) = &snapshot.state.held else { return Facts::default() };
+        let mut facts = snapshot::facts(record);
+        if self.policy.expiry == Expiry::Observed {
+            let (lock, boot) = (self.names.lock_ref(&snapshot.state.name), self.clock.now().boot_id);
+            snapshot::sightings(&*self.store, &lock, record, &boot, &mut facts);
+        }
+        facts
+    }
+
     /// Whether something in a lock has ended by itself and waits for somebody to end it.
     pub(super) fn has_overdue(&self, snapshot: &Snapshot) -> bool {
-        let (now, facts) = (self.clock.now(), facts_of(snapshot));
+        let (now, facts) = (self.clock.now(), self.facts_of(snapshot));
         let context = Context { now: &now, facts: &facts, policy: &self.policy };
         let reap = [Call { lock: 0, request: Request::Reap }];
         !decide(std::slice::from_ref(&snapshot.state), &reap, context).edits.is_empty()
@@ -379,7 +398,9 @@ impl CommitLoop {
             }
             // Another process was faster. The first time that was chance; then it is a crowd.
             if round > 0 {
-                let spread = uuid::Uuid::new_v4().as_u64_pair().0 % (100 << round.min(7));
+                // On a server each try is a question, and a crowd is spread over that.
+                let question = self.store.round_trip().map_or(0, |time| time.as_micros() as u64 / 64);
+                let spread = uuid::Uuid::new_v4().as_u64_pair().0 % ((100 + question) << round.min(7));
                 self.clock.pause(Duration::from_micros(spread));
             }
         }
@@ -393,14 +414,15 @@ impl CommitLoop {
     }
 
     fn decide(&self, snapshots: &[Snapshot], calls: &[Call]) -> Decision {
-        let now = self.clock.now();
         if let [one] = snapshots {
-            let facts = facts_of(one);
+            let facts = self.facts_of(one);
+            let now = self.clock.now();
             let context = Context { now: &now, facts: &facts, policy: &self.policy };
             return decide(std::slice::from_ref(&one.state), calls, context);
         }
         let mut facts = Facts::default();
-        snapshots.iter().for_each(|snapshot| facts.0.extend(facts_of(snapshot).0));
+        snapshots.iter().for_each(|snapshot| facts.0.extend(self.facts_of(snapshot).0));
+        let now = self.clock.now();
         let states: Vec<LockState> = snapshots.iter().map(|snapshot| snapshot.state.clone()).collect();
         decide_together(&states, calls, Context { now: &now, facts: &facts, policy: &self.policy })
     }
@@ -458,7 +480,11 @@ impl CommitLoop {
                             format!("the record of {name} would be larger than 1 MiB; wait until some of its queue is served"),
                         )
                     })?;
-                    plan.created.extend(snapshot.lock.is_none().then_some(lock));
+                    let untold = match &snapshot.state.held {
+                        Held::Record(record) => record.highest_token() == 0,
+                        _ => true,
+                    };
+                    plan.created.extend(untold.then_some(lock));
                     plan.superseded.extend(snapshot.lock);
                     plan.edits.push(RefEdit {
                         name: self.names.lock_ref(name),
@@ -520,6 +546,9 @@ impl CommitLoop {
     /// going to be replaced.
     fn newest(&self, from: Option<Oid>, most: u64) -> Result<(Vec<crate::store::CommitView>, Vec<Oid>)> {
         let (mut kept, mut all, mut next) = (Vec::new(), Vec::new(), from);
+        if let Some(from) = &from {
+            self.store.foresee(from, usize::try_from(most).unwrap_or(usize::MAX).saturating_mul(3).min(100_000))?;
+        }
         while let Some(id) = next {
             let Object::Commit(commit) = self.store.object(&id)? else { break };
             all.push(id);
@@ -538,7 +567,7 @@ struct Plan<'a> {
     /// Which edits are of journals, of which lock, what they add, and how long the journal then is.
     journals: Vec<(usize, usize, Batch<'a>, u64)>,
     superseded: Vec<Oid>,
-    /// The locks that were free.
+    /// The locks whose records held no token, so that only the journal knows the highest.
     created: Vec<usize>,
 }
 
@@ -602,16 +631,8 @@ fn report(names: &[LockName], events: &[Event], by: &Actor) {
 
 /// The record as this process may see it at this moment, without what has ended by itself.
 pub(super) fn current(commits: &CommitLoop, snapshot: &Snapshot) -> (crate::lock::Record, Facts) {
-    let facts = facts_of(snapshot);
+    let facts = commits.facts_of(snapshot);
     let now = commits.clock.now();
     let record = view(&snapshot.state, Context { now: &now, facts: &facts, policy: &commits.policy });
     (record, facts)
-}
-
-/// What this process can tell of who holds and who waits.
-fn facts_of(snapshot: &Snapshot) -> Facts {
-    match &snapshot.state.held {
-        Held::Record(record) => snapshot::facts(record),
-        _ => Facts::default(),
-    }
 }

@@ -64,8 +64,9 @@ pub(super) struct Detector {
 
 impl Detector {
     /// When to look next for waits that began at these times.
-    pub(super) fn next(&self, begun: impl Iterator<Item = u64>) -> Option<u64> {
-        let again = self.looked + if self.suspects.is_empty() { LOOK_AGAIN } else { CONFIRM };
+    pub(super) fn next(&self, begun: impl Iterator<Item = u64>, poll_interval: u64) -> Option<u64> {
+        // On a server each look is a question.
+        let again = self.looked + if self.suspects.is_empty() { LOOK_AGAIN.max(poll_interval) } else { CONFIRM };
         begun.map(|since| if since + FIRST_LOOK > self.looked { since + FIRST_LOOK } else { again }).min()
     }
 
@@ -102,9 +103,9 @@ fn views(
 ) -> Result<Vec<(LockName, Record)>> {
     let mut all = HashMap::new();
     let mut views = Vec::new();
-    for (name, _) in listed {
+    for (name, id) in listed {
         let Some(name) = inner.commits.names.lock_of(name) else { continue };
-        let snapshot = inner.commits.look(&name, known.get(&name))?;
+        let snapshot = inner.commits.look_listed(&name, *id, known.get(&name))?;
         views.push((name.clone(), commit_loop::current(&inner.commits, &snapshot).0));
         all.insert(name, snapshot);
     }

@@ -3,7 +3,7 @@
 use crate::{
     error::Result,
     lock::{Held, Opaque},
-    store::files::doctor::Leftover,
+    store::{files::doctor::Leftover, remote::ServerReport},
 };
 
 use super::{Inner, snapshot::Snapshot};
@@ -41,8 +41,78 @@ pub struct Finding {
     pub fixed: bool,
 }
 
+/// How many refs a server may show to whoever pushes before that is worth a word.
+const MANY_REFS: usize = 5_000;
+
+/// How far a server's clock may be off before that is worth a word, in milliseconds.
+const CLOCK_OFF: u64 = 5_000;
+
+/// What a server can do, and what to do about what it can't.
+fn examine_server(report: &ServerReport) -> Vec<Finding> {
+    let ServerReport { location, compares, atomic, v2, refs, round_trip, clock_difference, .. } = report;
+    let finding =
+        |severity, what: String, advice: &str| Finding { severity, what, advice: advice.to_owned(), fixed: false };
+    let word = |can: bool, yes: &'static str, no: &'static str| if can { yes } else { no };
+    let clock = match clock_difference {
+        Some(millis) => format!("its clock differs by {:.0} s", *millis as f64 / 1_000.0),
+        None => "it doesn't tell its time".to_owned(),
+    };
+    let mut findings = vec![finding(
+        Severity::Note,
+        format!(
+            "{location}: {}, {}, {}, {refs} refs shown to whoever pushes, {} ms for a question and its answer, {clock}",
+            word(*compares, "compares before it swaps", "doesn't compare before it swaps"),
+            word(*atomic, "atomic pushes", "no atomic pushes"),
+            word(*v2, "protocol v2", "no protocol v2"),
+            round_trip.as_millis(),
+        ),
+        "nothing is to be done about this; it is what the server can do",
+    )];
+    if !compares {
+        findings.push(finding(
+            Severity::Problem,
+            format!(
+                "{location} says that it has changed a ref whose expected value was wrong, so two could hold one lock"
+            ),
+            "use another server",
+        ));
+    }
+    if !atomic {
+        findings.push(finding(
+            Severity::Note,
+            format!("{location} can't change several refs as one: a release takes two pushes"),
+            "enable receive.advertiseAtomic, if the server has it",
+        ));
+    }
+    if !v2 {
+        findings.push(finding(
+            Severity::Note,
+            format!("{location} doesn't speak protocol v2, so that every look at a lock brings all its refs"),
+            "allow it on the server; for ssh let sshd accept GIT_PROTOCOL (AcceptEnv)",
+        ));
+    }
+    if *refs > MANY_REFS {
+        findings.push(finding(
+            Severity::Note,
+            format!("{location} shows {refs} refs to whoever pushes, each time"),
+            "keep locks in a repository of their own: `git lock init-server`",
+        ));
+    }
+    if clock_difference.is_some_and(|millis| millis.unsigned_abs() > CLOCK_OFF) {
+        findings.push(finding(
+            Severity::Note,
+            format!("the clock of {location} and this machine's differ: {clock}"),
+            "leases don't depend on it; tokens and the journal's dates are easier to read where clocks agree",
+        ));
+    }
+    findings
+}
+
 pub(super) fn examine(inner: &Inner, fix: bool) -> Result<Vec<Finding>> {
     let mut findings = Vec::new();
+    if let Some(remote) = &inner.remote {
+        findings.extend(examine_server(&remote.examine(inner.commits.names.locks())?));
+    }
     if let Some(files) = &inner.files {
         let names = &inner.commits.names;
         for leftover in files.leftovers(&[names.locks(), names.journals()])? {

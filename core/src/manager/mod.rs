@@ -38,8 +38,9 @@ use crate::{
     ref_update::{RefUpdate, RefUpdates},
     store::{
         Object, RefStore, Swept,
-        files::{FilesOptions, FilesStore},
+        files::{FilesOptions, FilesStore, Settings},
         memory::MemoryStore,
+        remote::{self, RemoteStore},
     },
 };
 
@@ -88,6 +89,13 @@ pub struct Cleaned {
     pub objects_waiting: u64,
 }
 
+/// A store, and what it is besides.
+struct Opened {
+    store: Arc<dyn RefStore>,
+    files: Option<Arc<FilesStore>>,
+    remote: Option<RemoteStore>,
+}
+
 type Reentrant = HashMap<(Vec<LockName>, String), Weak<TenureState>>;
 
 pub(crate) struct Inner {
@@ -97,6 +105,9 @@ pub(crate) struct Inner {
     /// How long to wait for a `.lock` file, in milliseconds.
     lock_timeout: u64,
     files: Option<Arc<FilesStore>>,
+    remote: Option<RemoteStore>,
+    /// How often a lock that is waited for is looked at when nothing tells of a change, in milliseconds.
+    look_interval: u64,
     /// Tenures that their owner may take once more, by what was asked for and by whom.
     reentrant: Mutex<Reentrant>,
     generation: u64,
@@ -126,6 +137,19 @@ impl LockManager {
         Ok(LockManager { inner })
     }
 
+    /// Opens a remote of the repository that `path` is in: its name, such as `origin`, or a URL, for
+    /// which `path` needn't be in a repository. Machines that share nothing but the Git server there
+    /// lock together, by pushes that compare before they swap.
+    ///
+    /// Nothing is asked of the server yet. A remote that is a path of this machine is opened directly.
+    ///
+    /// # Errors
+    /// As [`LockManager::open_with`], and [`ErrorCode::InvalidArgument`] for what is no remote, or a
+    /// URL that isn't allowed.
+    pub fn open_remote(path: impl AsRef<Path>, remote: &str) -> Result<LockManager> {
+        LockManager::open_with(path, Options { remote: Some(remote.to_owned()), ..Options::default() })
+    }
+
     /// Locks in this process's memory, for tests and examples.
     ///
     /// # Errors
@@ -150,7 +174,9 @@ impl LockManager {
     pub fn with_store(store: Arc<dyn RefStore>, options: Options) -> Result<LockManager> {
         let names = options.lock_prefix.as_deref().map_or_else(|| Ok(Namespace::default()), Namespace::new)?;
         let keep = options.keep;
-        Ok(LockManager { inner: Arc::new(Inner::new(store, None, names, keep, options.max_clock_skew, None, options)) })
+        let skew = options.max_clock_skew;
+        let store = Opened { store, files: None, remote: None };
+        Ok(LockManager { inner: Arc::new(Inner::new(store, names, keep, skew, None, options)) })
     }
 
     fn inner(&self) -> &Arc<Inner> {
@@ -327,7 +353,7 @@ impl LockManager {
         for (name, object) in inner.commits.store.list(inner.commits.names.locks())? {
             match inner.commits.names.lock_of(&name) {
                 Some(name) => {
-                    let status = LockStatus::of(inner, &inner.commits.look(&name, None)?);
+                    let status = LockStatus::of(inner, &inner.commits.look_listed(&name, object, None)?);
                     listing.locks.extend(Some(status).filter(|status| status.is_held() || !status.intents.is_empty()));
                 }
                 None => listing.foreign.push(ForeignRef { name: name.to_string(), object: object.to_string() }),
@@ -354,6 +380,9 @@ impl LockManager {
         let store = &inner.commits.store;
         let mut next = store.read(&inner.commits.names.journal_ref(&name))?;
         let mut entries = Vec::new();
+        if let Some(tip) = &next {
+            store.foresee(tip, most)?;
+        }
         while let Some(id) = next.filter(|_| entries.len() < most) {
             let Object::Commit(commit) = store.object(&id)? else { break };
             entries.push(journal::entry(&id, &commit));
@@ -465,9 +494,9 @@ impl LockManager {
     pub fn clean(&self, grace: Option<Duration>) -> Result<Cleaned> {
         let inner = self.inner();
         let mut cleaned = Cleaned::default();
-        for (name, _) in inner.commits.store.list(inner.commits.names.locks())? {
+        for (name, id) in inner.commits.store.list(inner.commits.names.locks())? {
             let Some(name) = inner.commits.names.lock_of(&name) else { continue };
-            let snapshot = inner.commits.look(&name, None)?;
+            let snapshot = inner.commits.look_listed(&name, id, None)?;
             if inner.commits.has_overdue(&snapshot) {
                 inner.submit(&name, Request::Reap)?;
                 cleaned.locks.push(name);
@@ -506,6 +535,35 @@ impl fmt::Debug for LockManager {
 
 impl Inner {
     fn open(path: &Path, options: Options) -> Result<Inner> {
+        let Some(remote) = &options.remote else {
+            let (inner, settings) = Inner::open_files(path, options.clone())?;
+            return match settings.remote {
+                Some(remote) => Inner::open(path, Options { remote: Some(remote), ..options }),
+                None => Ok(inner),
+            };
+        };
+        match remote::open(path, remote, &options)? {
+            remote::Found::Here(path) => {
+                let (mut inner, _) = Inner::open_files(&path, Options { environment: false, ..options.clone() })?;
+                // By its path, so that what its own configuration says of remotes doesn't count.
+                let at = inner.commits.store.location();
+                inner.origin = Some((PathBuf::from(&at), Options { remote: Some(at), environment: false, ..options }));
+                Ok(inner)
+            }
+            remote::Found::There { store, settings, path } => {
+                let prefix = options.lock_prefix.as_ref().or(settings.prefix.as_ref());
+                let names = prefix.map_or_else(|| Ok(Namespace::default()), |prefix| Namespace::new(prefix))?;
+                let keep = options.keep.or(settings.keep);
+                let skew = options.max_clock_skew.or(settings.max_clock_skew_ms.map(Duration::from_millis));
+                let origin = Some((path, Options { environment: false, ..options.clone() }));
+                let store = Opened { store: Arc::new(store.clone()), files: None, remote: Some(store) };
+                Ok(Inner::new(store, names, keep, skew, origin, options))
+            }
+        }
+    }
+
+    /// Opens a repository on this machine, and tells what its configuration says.
+    fn open_files(path: &Path, options: Options) -> Result<(Inner, Settings)> {
         let defaults = FilesOptions::default();
         let files = FilesOptions {
             durable: options.durable.unwrap_or(false),
@@ -526,32 +584,43 @@ impl Inner {
         let skew = options.max_clock_skew.or(settings.max_clock_skew_ms.map(Duration::from_millis));
         // Where it was found, so that a change of the working directory doesn't change the repository.
         let origin = Some((store.common_dir().to_owned(), Options { environment: false, ..options.clone() }));
-        Ok(Inner::new(store.clone(), Some(store), names, keep, skew, origin, options))
+        let store = Opened { store: store.clone(), files: Some(store), remote: None };
+        Ok((Inner::new(store, names, keep, skew, origin, options), settings))
     }
 
     fn new(
-        store: Arc<dyn RefStore>,
-        files: Option<Arc<FilesStore>>,
+        Opened { store, files, remote }: Opened,
         names: Namespace,
         keep: Option<u32>,
         skew: Option<Duration>,
         origin: Option<(PathBuf, Options)>,
         options: Options,
     ) -> Inner {
+        let poll_interval = clock::millis(options.poll_interval).max(1);
+        let (poll_interval, claim_window) = match store.round_trip() {
+            // Whoever is granted has to hear of it, and to claim it, by questions to a server.
+            Some(_) => (2 * poll_interval, clock::millis(options.claim_window).max(8 * poll_interval + 2_000)),
+            None => (poll_interval, clock::millis(options.claim_window)),
+        };
+        let remote_expiry = if store.round_trip().is_some() { Expiry::Observed } else { Expiry::WallClock };
         let policy = Policy {
-            claim_window: clock::millis(options.claim_window),
+            claim_window,
             max_clock_skew: skew.map_or(Policy::default().max_clock_skew, clock::millis),
-            poll_interval: clock::millis(options.poll_interval).max(1),
-            expiry: Expiry::WallClock,
+            poll_interval,
+            expiry: options.expiry.unwrap_or(remote_expiry),
             faults: options.faults,
             ..Policy::default()
         };
+        // The watch of a remote asks, and looks for itself only in case that it fails.
+        let look_interval = if remote.is_some() { 15 * policy.poll_interval } else { policy.poll_interval };
         Inner {
             commits: CommitLoop::new(store, names, policy, keep, options.clock),
             reactor: Reactor::default(),
             owner: options.owner,
             lock_timeout: clock::millis(options.lock_timeout),
             files,
+            remote,
+            look_interval,
             reentrant: Mutex::default(),
             generation: fork::generation(),
             origin,

@@ -40,6 +40,9 @@ const PATIENCE: u64 = 100;
 /// on a busy machine.
 const LEAST_PATIENCE: u64 = 5;
 
+/// How often it is looked for new tenures whose loss has to be told, in milliseconds.
+const LOSSES_EVERY: u64 = 200;
+
 /// When it tries again then, in milliseconds.
 const BUSY_AGAIN: u64 = 50;
 
@@ -162,9 +165,37 @@ fn start(inner: &Arc<Inner>) -> Result<Arc<Waker>> {
     let (sleeper, waker) = Sleeper::new().map_err(failed)?;
     let world =
         World { sleeper, waits: HashMap::new(), watching: false, detector: Detector::default(), patient_until: 0 };
+    if inner.commits.store.round_trip().is_some() {
+        let inner = Arc::downgrade(inner);
+        let thread = std::thread::Builder::new().name("gitlock-loss".to_owned());
+        thread.spawn(move || tell_losses(&inner)).map_err(failed)?;
+    }
     let inner = Arc::downgrade(inner);
     std::thread::Builder::new().name("gitlock".to_owned()).spawn(move || world.run(&inner)).map_err(failed)?;
     Ok(waker)
+}
+
+/// Tells of losses in time while the background thread waits for a server.
+fn tell_losses(inner: &Weak<Inner>) {
+    loop {
+        let pause = {
+            let Some(inner) = inner.upgrade() else { return };
+            let now = inner.commits.clock.boot_ms();
+            let tenures: Vec<Arc<TenureState>> =
+                inner.reactor().lock().tenures.values().filter_map(|(tenure, _)| tenure.upgrade()).collect();
+            let mut next = now + LOSSES_EVERY;
+            for tenure in tenures.iter().filter(|tenure| !tenure.is_over()) {
+                let lost_at = tenure.lost_at(&inner);
+                if lost_at <= now {
+                    tenure.lose("its lease ran out before it could be renewed");
+                } else {
+                    next = next.min(lost_at);
+                }
+            }
+            next - now
+        };
+        std::thread::park_timeout(Duration::from_millis(pause));
+    }
 }
 
 /// What only the background thread sees.
@@ -339,7 +370,10 @@ impl World {
     /// Ends waits that would never end, if they are the ones to give up. Returns when to look again.
     fn end_deadlocks(&mut self, inner: &Arc<Inner>) -> u64 {
         let begun = |world: &World| {
-            world.detector.next(world.waits.values().flat_map(|waited| &waited.waits).map(|wait| wait.since))
+            world.detector.next(
+                world.waits.values().flat_map(|waited| &waited.waits).map(|wait| wait.since),
+                inner.commits.policy.poll_interval,
+            )
         };
         let due = begun(self).unwrap_or(u64::MAX);
         if due > inner.commits.clock.boot_ms() {
@@ -564,7 +598,7 @@ impl WaitedFor {
 
     fn next_look(&self, inner: &Inner, status: Option<&LockStatus>, now: u64) -> u64 {
         let again = if self.busy { BUSY_AGAIN } else { u64::MAX };
-        let mut next = now + again.min(inner.commits.policy.poll_interval);
+        let mut next = now + again.min(inner.look_interval);
         // One millisecond more, so that the lease has ended by then.
         let ends = status
             .iter()

@@ -5,8 +5,8 @@ use std::collections::HashMap;
 use crate::{
     error::Result,
     journal::{self, Tip},
-    lock::{Fact, Facts, Held, Liveness, LockState, Opaque, Record, codec},
-    name::{LockName, Namespace},
+    lock::{BootTime, Fact, Facts, Held, JournalTip, Liveness, LockState, Opaque, Record, codec},
+    name::{LockName, Namespace, RefName},
     process,
     store::{Object, Oid, RefStore},
 };
@@ -33,6 +33,23 @@ pub(super) struct JournalAt {
     pub(super) usable: bool,
 }
 
+/// A lock whose ref was read already, and without its journal: to look at, not to change. On a server
+/// every read is a question, and a listing has all refs.
+pub(super) fn listed(store: &dyn RefStore, name: &LockName, id: Oid, known: Option<&Snapshot>) -> Result<Snapshot> {
+    let known = known.filter(|known| known.lock == Some(id) && !matches!(known.state.held, Held::Opaque(_)));
+    let held = match known {
+        Some(known) => known.state.held.clone(),
+        None => match store.object(&id)? {
+            Object::Blob(bytes) => decoded(&bytes),
+            Object::Missing => Held::Opaque(Opaque::Missing { unchanged: None }),
+            Object::Commit(_) => Held::Opaque(Opaque::Corrupt("it is a commit".to_owned())),
+            Object::Unusable(why) => Held::Opaque(Opaque::Corrupt(why)),
+        },
+    };
+    let state = LockState { name: name.clone(), held, journal: JournalTip::default() };
+    Ok(Snapshot { state, lock: Some(id), journal: JournalAt { usable: true, ..JournalAt::default() } })
+}
+
 /// Reads a lock. What `known` says of objects that are still the ones referred to isn't read again.
 pub(super) fn read(
     store: &dyn RefStore,
@@ -40,9 +57,17 @@ pub(super) fn read(
     name: &LockName,
     known: Option<&Snapshot>,
 ) -> Result<Snapshot> {
-    let lock_ref = names.lock_ref(name);
+    let (lock_ref, journal_ref) = (names.lock_ref(name), names.journal_ref(name));
+    // On a server both with one question. Whichever was read first: a grant that finds no token in the
+    // record looks at the journal once more.
+    let (mut lock_at, mut journal_at) = if store.round_trip().is_some() {
+        let both = store.read_all(&[&lock_ref, &journal_ref])?;
+        (both.first().copied(), both.last().copied())
+    } else {
+        (None, None)
+    };
     let (lock, held) = loop {
-        let lock = match store.read(&lock_ref) {
+        let lock = match lock_at.take().map_or_else(|| store.read(&lock_ref), Ok) {
             Err(error) if error.code() == crate::ErrorCode::NameBlocked => {
                 break (None, Held::Opaque(Opaque::Foreign(error.to_string())));
             }
@@ -64,7 +89,11 @@ pub(super) fn read(
             Object::Unusable(why) => break (lock, Held::Opaque(Opaque::Corrupt(why))),
         }
     };
-    let journal = read_journal(store, names, name, known.map(|known| &known.journal))?;
+    let journal = match journal_at.take() {
+        Some(at) => at,
+        None => store.read(&journal_ref)?,
+    };
+    let journal = read_journal(store, names, name, known.map(|known| &known.journal), journal)?;
     let state = LockState { name: name.clone(), held, journal: journal.tip.journal.clone() };
     Ok(Snapshot { state, lock, journal })
 }
@@ -82,8 +111,8 @@ fn read_journal(
     names: &Namespace,
     name: &LockName,
     known: Option<&JournalAt>,
+    mut id: Option<Oid>,
 ) -> Result<JournalAt> {
-    let mut id = store.read(&names.journal_ref(name))?;
     let (at, object) = loop {
         let Some(at) = id else { return Ok(JournalAt { usable: true, ..JournalAt::default() }) };
         if let Some(known) = known.filter(|known| known.id == id) {
@@ -104,6 +133,22 @@ fn read_journal(
             JournalAt { id, tip: Tip::default(), usable: false }
         }
     })
+}
+
+/// For how long those entries have been seen that this machine's clocks say nothing of.
+pub(super) fn sightings(store: &dyn RefStore, lock: &RefName, record: &Record, boot: &str, facts: &mut Facts) {
+    let foreign = |end: &Option<BootTime>| end.as_ref().is_none_or(|end| *end.boot != *boot);
+    let holders = record.holders.iter().filter(|holder| foreign(&holder.end));
+    let holders = holders.map(|holder| (&holder.claim.id, format!("{} {}", holder.claim.id, holder.timeout)));
+    let waiters = record.queue.iter().filter(|waiter| waiter.until.is_some() && foreign(&waiter.end));
+    let waiters = waiters.map(|waiter| (&waiter.claim.id, format!("{} waits", waiter.claim.id)));
+    let (ids, entries): (Vec<&String>, Vec<String>) = holders.chain(waiters).unzip();
+    if entries.is_empty() {
+        return;
+    }
+    for (id, unchanged) in ids.into_iter().zip(store.seen_for(lock, &entries)) {
+        facts.0.entry(id.clone()).or_default().unchanged = unchanged;
+    }
 }
 
 /// Finds out who in a record is still there. Most of many waiters share few processes.

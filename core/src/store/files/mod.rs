@@ -109,6 +109,8 @@ pub struct Settings {
     pub stale_lock_age_ms: Option<u64>,
     /// `gitlock.maxClockSkew`, in milliseconds.
     pub max_clock_skew_ms: Option<u64>,
+    /// `gitlock.remote`.
+    pub remote: Option<String>,
 }
 
 impl FilesStore {

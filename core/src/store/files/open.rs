@@ -189,5 +189,6 @@ pub(in crate::store) fn settings(config: &gix::config::Snapshot<'_>) -> Result<S
         durable: config.boolean("gitlock.durable"),
         stale_lock_age_ms: number("gitlock.staleLockAge")?,
         max_clock_skew_ms: number("gitlock.maxClockSkew")?,
+        remote: config.string("gitlock.remote").map(|remote| remote.to_string()).filter(|remote| !remote.is_empty()),
     })
 }

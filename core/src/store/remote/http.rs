@@ -54,6 +54,8 @@ struct Where {
     settings: HttpSettings,
     agent: Agent,
     credentials: Mutex<Option<Credentials>>,
+    /// What the server said the time was, in seconds, and this machine's wall clock then, in milliseconds.
+    time: Mutex<Option<(i64, u64)>>,
 }
 
 impl HttpTransport {
@@ -73,7 +75,7 @@ impl Where {
         let settings = config.http(remote, &address);
         let agent = agent(&settings, &address)?;
         let credentials = Mutex::new(Credentials::known(&address));
-        Ok(Where { address, settings, agent, credentials })
+        Ok(Where { address, settings, agent, credentials, time: Mutex::default() })
     }
 
     fn credentials(&self) -> Option<Credentials> {
@@ -261,6 +263,13 @@ impl Transport for HttpTransport {
     fn is_stateless(&self) -> bool {
         true
     }
+
+    fn clock_difference(&self) -> Option<i64> {
+        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let (seconds, wall) = (*state.time.lock().unwrap_or_else(PoisonError::into_inner))?;
+        // It tells whole seconds; half of one is right on the average.
+        Some(seconds.saturating_mul(1_000).saturating_add(500).saturating_sub(i64::try_from(wall).ok()?))
+    }
 }
 
 struct HttpSession {
@@ -286,6 +295,7 @@ impl HttpSession {
             }
             let response =
                 self.state.send(&asked, Duration::from_millis(left)).map_err(|error| self.state.failed(error))?;
+            self.note_time(&response);
             if response.status() != StatusCode::UNAUTHORIZED {
                 if let Some(known) =
                     self.state.credentials().filter(|known| known.helped && response.status().is_success())
@@ -315,6 +325,15 @@ impl HttpSession {
             self.state.address
         );
         Err(Error::new(ErrorCode::PermissionDenied, message))
+    }
+
+    fn note_time(&self, response: &Response<ureq::Body>) {
+        let date = response.headers().get("date").and_then(|date| date.to_str().ok());
+        let date = date.and_then(|date| gix::date::parse(&date.replace("GMT", "+0000"), None).ok());
+        if let Some(date) = date {
+            let now = self.clock.now().wall;
+            *self.state.time.lock().unwrap_or_else(PoisonError::into_inner) = Some((date.seconds, now));
+        }
     }
 
     fn read(&self, mut response: Response<ureq::Body>) -> Result<Vec<u8>> {

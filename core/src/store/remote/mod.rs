@@ -23,7 +23,7 @@ mod watch;
 
 use std::{
     fmt,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering::Relaxed},
@@ -36,7 +36,8 @@ use crate::{
     error::{Error, Result},
     error_code::{ErrorCode, Retry},
     name::RefName,
-    store::{NewValue, Object, Oid, RefEdit, RefStore, Swept, Transacted, Watch},
+    options::Options,
+    store::{NewValue, Object, Oid, RefEdit, RefStore, Swept, Transacted, Watch, files::Settings},
 };
 
 use cache::Cache;
@@ -95,6 +96,41 @@ struct Known {
     proven: bool,
 }
 
+/// What a remote turned out to be.
+pub(crate) enum Found {
+    /// A repository of this machine.
+    Here(PathBuf),
+    /// One on a server.
+    There {
+        store: RemoteStore,
+        settings: Settings,
+        /// Where the configuration was found.
+        path: PathBuf,
+    },
+}
+
+/// Finds a remote of the repository that `path` is in.
+pub(crate) fn open(path: &Path, remote: &str, options: &Options) -> Result<Found> {
+    let config = Config::of(path, options.environment)?;
+    match config.place(remote)? {
+        Place::Path(path) if path.exists() => Ok(Found::Here(path)),
+        Place::Path(path) => Err(Error::new(
+            ErrorCode::NotARepository,
+            format!("the remote {remote:?} is the path {}, and nothing is there", path.display()),
+        )),
+        place => {
+            let store = RemoteOptions {
+                timeout: options.remote_timeout,
+                poll_interval: 2 * options.poll_interval,
+                clock: options.clock.clone(),
+            };
+            let store = RemoteStore::at(place, &config, remote, &store)?;
+            let path = config.common_dir.clone().unwrap_or(config.base);
+            Ok(Found::There { store, settings: config.locks, path: path.canonicalize().unwrap_or(path) })
+        }
+    }
+}
+
 /// Refs as they were just read, and the session in which they were.
 struct Reading {
     session: Box<dyn Session>,
@@ -119,7 +155,7 @@ impl RemoteStore {
     /// # Errors
     /// [`ErrorCode::InvalidArgument`] for what is no remote, no URL that is allowed, or a path of
     /// this machine, which [`FilesStore`](crate::store::files::FilesStore) opens.
-    pub fn open(path: impl AsRef<std::path::Path>, remote: &str, options: &RemoteOptions) -> Result<RemoteStore> {
+    pub fn open(path: impl AsRef<Path>, remote: &str, options: &RemoteOptions) -> Result<RemoteStore> {
         let config = Config::of(path.as_ref(), false)?;
         let place = config.place(remote)?;
         RemoteStore::at(place, &config, remote, options)

@@ -36,6 +36,8 @@ pub struct ServerReport {
     pub refs: usize,
     /// How long a question and its answer take.
     pub round_trip: Duration,
+    /// By how many milliseconds the server's clock is ahead of this machine's, if it tells its time.
+    pub clock_difference: Option<i64>,
 }
 
 /// Where it is noted which servers were tried out.
@@ -146,5 +148,6 @@ pub(super) fn examine(remote: &Remote, prefix: &str) -> Result<ServerReport> {
         v2,
         refs: refs.len(),
         round_trip: Duration::from_millis(fastest),
+        clock_difference: remote.transport.clock_difference(),
     })
 }

@@ -37,6 +37,11 @@ pub(super) trait Transport: Send + Sync + fmt::Debug {
     /// Whether each question stands alone, so that what a server said of itself once needn't be
     /// asked again.
     fn is_stateless(&self) -> bool;
+
+    /// By how many milliseconds the server's clock was last ahead of this machine's.
+    fn clock_difference(&self) -> Option<i64> {
+        None
+    }
 }
 
 /// One talk with a server.
