@@ -108,6 +108,10 @@ fn turn(
     while !stop.load(Ordering::SeqCst) {
         let Ok(stderr) = fs::File::create(&errors) else { break };
         let mut command = scene.git();
+        // A ref that is deleted between Git's listing and its reading it, Git takes for a broken one, and dies of a
+        // "bad object": also where nobody but Git is at work. Without this care it passes over such a ref, and still
+        // tells of one whose object isn't there.
+        command.env("GIT_REF_PARANOIA", "0");
         command.args(what.arguments).stdin(Stdio::null()).stdout(Stdio::null()).stderr(stderr).process_group(0);
         let Ok(child) = command.spawn() else { break };
         let group = child.id();
@@ -136,7 +140,7 @@ fn turn(
                 figures.words.push(format!("git {}: {}", what.arguments.join(" "), words.trim().replace('\n', " | ")));
             }
         }
-        if !status.success() && status.code().is_some() && tells_of_missing(&words) {
+        if status.code().is_some() && tells_of_missing(&words) {
             figures.missing += 1;
             figures.words.push(format!("then: {}", circumstances(scene, &words)));
             let since = *missing_since.get_or_insert_with(millis);
