@@ -27,19 +27,10 @@ pub(crate) fn test(root: &Path) -> Result<(), String> {
     run(root, "cargo", &["test", "--workspace"])?;
     crate::c::test(root)?;
     crate::python::test(root)?;
+    crate::examples::test(root)?;
     crate::conformance::run_with(root, &[])?;
     model(root, &[])?;
     crate::torture::run_with(root, &["--slice".to_owned()])
-}
-
-/// The speed of the core.
-pub(crate) fn bench(root: &Path, arguments: &[String]) -> Result<(), String> {
-    for name in ["acquire", "growth"] {
-        let mut all = vec!["bench", "--quiet", "-p", "gitlock", "--bench", name, "--"];
-        all.extend(arguments.iter().map(String::as_str));
-        run(root, "cargo", &all)?;
-    }
-    Ok(())
 }
 
 /// The files that are generated from the core's tables.

@@ -7,7 +7,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::commands;
+use crate::{
+    commands,
+    examples::{self, Build},
+};
 
 /// What every worker runs under the lock: a real change of the shared checkout. Two of these at
 /// once would trip over each other's index.
@@ -26,22 +29,25 @@ echo "  $WORKER is done"
 
 pub(crate) fn run(root: &Path) -> Result<(), String> {
     commands::run(root, "cargo", &["build", "--quiet", "--release", "-p", "git-lock"])?;
+    let builds = examples::builds(root, &commands::target(root).join("demo-programs"))?;
     let demo = Demo::new(root)?;
     demo.make_repository()?;
 
-    say("Six processes want to build in one checkout. Each runs `git lock run build-lock -- ./build`:");
+    let languages: Vec<&str> = builds.iter().map(|build| build.language).collect();
+    let wanting = builds.len() + 1;
+    say(&format!(
+        "{wanting} processes want to build in one checkout, each under `build-lock`: one by `git lock run`, and the builds of \
+         examples/ in {}.",
+        languages.join(", ")
+    ));
     let mut victim = demo.worker("worker-1", true)?;
     demo.until("worker-1 holds the lock", || {
         fs::read_to_string(demo.repo.join("holding")).is_ok_and(|who| who.trim() == "worker-1")
     })?;
     let mut workers = Vec::new();
-    for number in 2..=6 {
-        workers.push(demo.worker(&format!("worker-{number}"), false)?);
-        demo.until("it queues", || {
-            demo.status().is_ok_and(|status| {
-                status.matches("waits").count() >= number - 1 || status.contains(&format!("worker-{number}"))
-            })
-        })?;
+    for (before, build) in builds.iter().enumerate() {
+        workers.push(demo.build(&format!("worker-{} ({})", before + 2, build.language), build)?);
+        demo.until("it queues", || demo.status().is_ok_and(|status| status.matches("waits").count() > before))?;
     }
     say("Who holds, and who waits (`git lock status build-lock`):");
     print!("{}", demo.status()?);
@@ -73,7 +79,7 @@ pub(crate) fn run(root: &Path) -> Result<(), String> {
     demo.git(&["log", "--oneline"])?;
     say("`git fsck --strict`:");
     demo.git(&["fsck", "--strict", "--no-dangling"])?;
-    demo.judge()
+    demo.judge(builds.len())
 }
 
 struct Demo {
@@ -94,9 +100,7 @@ impl Demo {
     fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
         let mut command = Command::new(program);
         command.current_dir(&self.repo);
-        for who in ["AUTHOR", "COMMITTER"] {
-            command.env(format!("GIT_{who}_NAME"), "Demo").env(format!("GIT_{who}_EMAIL"), "demo@example.com");
-        }
+        identify(&mut command);
         command
     }
 
@@ -147,6 +151,13 @@ impl Demo {
             .map_err(|error| format!("{name} can't be started: {error}"))
     }
 
+    fn build(&self, name: &str, build: &Build) -> Result<Child, String> {
+        let mut command = build.command(&self.repo, BUILD);
+        identify(&mut command);
+        let started = command.env("WORKER", name).env("HANG", "").spawn();
+        started.map_err(|error| format!("{name} can't be started: {error}"))
+    }
+
     fn until(&self, what: &str, mut done: impl FnMut() -> bool) -> Result<(), String> {
         #[allow(clippy::disallowed_methods)] // a demo waits as a person would
         let (start, nap) = (Instant::now(), || std::thread::sleep(Duration::from_millis(20)));
@@ -159,22 +170,29 @@ impl Demo {
         Ok(())
     }
 
-    /// The demo is a test too: five workers built, and nothing else did.
-    fn judge(&self) -> Result<(), String> {
+    /// The demo is a test too: all but the one that was killed built, and nothing else did.
+    fn judge(&self, builds: usize) -> Result<(), String> {
         let built = fs::read_to_string(self.repo.join("build.txt")).unwrap_or_default();
         let refs = self.command("git").args(["for-each-ref", "refs/gitvan/locks"]).output();
         let left = refs.map(|output| output.stdout).unwrap_or_default();
         let journal = self.command("git").args(["log", "--format=%s", "refs/gitvan/journal/build-lock"]).output();
         let journal = journal.map(|output| String::from_utf8_lossy(&output.stdout).into_owned()).unwrap_or_default();
         let died = journal.lines().filter(|line| *line == "build-lock: owner died").count();
-        if built.lines().count() == 5 && left.is_empty() && journal.lines().count() == 6 && died == 1 {
-            say(
-                "Five built, one after the other; the one that was killed left nothing behind. The repository is in target/demo.",
-            );
+        if built.lines().count() == builds && left.is_empty() && journal.lines().count() == builds + 1 && died == 1 {
+            say(&format!(
+                "{builds} built, one after the other; the one that was killed left nothing behind. The repository is in target/demo.",
+            ));
             Ok(())
         } else {
             Err(format!("the demo is not as it should be: built:\n{built}\njournal:\n{journal}"))
         }
+    }
+}
+
+/// Who commits in the demo, whatever this machine's Git is told.
+fn identify(command: &mut Command) {
+    for who in ["AUTHOR", "COMMITTER"] {
+        command.env(format!("GIT_{who}_NAME"), "Demo").env(format!("GIT_{who}_EMAIL"), "demo@example.com");
     }
 }
 

@@ -1,10 +1,12 @@
 //! gitlock's own commands. `cargo xtask help` lists them.
 
+mod bench;
 mod c;
 mod check;
 mod commands;
 mod conformance;
 mod demo;
+mod examples;
 mod install;
 mod python;
 mod torture;
@@ -20,9 +22,10 @@ cargo xtask COMMAND
   check                     the house rules, formatting and lints; every commit passes it
   c                         libgitlock as C and C++ programs use it
   conformance [FILTER]      the scenarios of tests/conformance, on every surface and mixed; `--surface NAME`, `--jobs N`
+  examples                  every example in examples/, run as a user would
   python                    the wheel, its tests, and its types
   install --prefix DIR      libgitlock where pkg-config finds it, and git-lock
-  bench                     speed, beside bare system calls and beside git commands
+  bench [--core | --surfaces]        speed, beside bare system calls, git commands, and what other languages have
   torture [--acquisitions N] [...]   many processes after one lock, beside git gc and kill -9
   histories [N]             N random histories beside a plain lock table (default 100000)
   model [--full] [--faults] the rules, explored exhaustively
@@ -40,8 +43,9 @@ fn main() -> ExitCode {
         Some("c") => c::test(&root),
         Some("conformance") => conformance::run_with(&root, rest),
         Some("python") => python::test(&root),
+        Some("examples") => examples::test(&root),
         Some("install") => install::run_with(&root, rest),
-        Some("bench") => commands::bench(&root, rest),
+        Some("bench") => bench::run_with(&root, rest),
         Some("torture") => torture::run_with(&root, rest),
         Some("histories") => commands::histories(&root, rest),
         Some("model") => commands::model(&root, rest),
