@@ -263,11 +263,7 @@ impl WaitEntry {
 
     /// The guard, if all that was asked for was granted.
     fn granted(&mut self, inner: &Arc<Inner>, outcomes: &[Outcome]) -> Option<LockGuard> {
-        let holders = outcomes.iter().map(|outcome| match outcome {
-            Outcome::Granted(holder) | Outcome::Converted(holder) => Some(holder),
-            _ => None,
-        });
-        let holders: Vec<&Holder> = holders.collect::<Option<_>>()?;
+        let holders: Vec<&Holder> = outcomes.iter().map(held).collect::<Option<_>>()?;
         (holders.len() == self.checked.steps.len()).then(|| self.guard(inner, &holders))
     }
 
@@ -336,13 +332,22 @@ impl WaitEntry {
             }),
             None => Request::Cancel { ids: self.ids.clone() },
         };
-        let left = if self.is_single() {
-            inner.commits.submit_within(self.name(), back(0), &self.by, Some(LEAVING_AT_MOST)).map(drop)
+        let mut left = if self.is_single() {
+            let request = back(0);
+            inner.commits.submit_within(self.name(), request, &self.by, Some(LEAVING_AT_MOST)).map(|one| vec![one])
         } else {
             let mut requests = self.every_step(back);
             requests.reverse();
-            inner.commits.submit_together(requests, &self.by, Some(LEAVING_AT_MOST)).map(drop)
+            inner.commits.submit_together(requests, &self.by, Some(LEAVING_AT_MOST))
         };
+        if let (Ok(outcomes), Some(tenure)) = (&mut left, &self.upgrades) {
+            // It may have been granted at the same moment: turned back, it keeps the higher token.
+            outcomes.reverse();
+            let holders: Option<Vec<&Holder>> = outcomes.iter().map(held).collect();
+            if let Some(holders) = holders.filter(|all| all.len() == self.checked.steps.len()) {
+                tenure.converted(&holders);
+            }
+        }
         if let Err(error) = left {
             tracing::warn!(lock = %self.name(), %error, "a waiter could not leave the queue; it may be granted the lock for one claim window");
         }
@@ -496,6 +501,14 @@ impl Rendezvous {
                 _ => self.there.wait(result).unwrap_or_else(PoisonError::into_inner),
             };
         }
+    }
+}
+
+/// What was granted by this answer, if anything was.
+fn held(outcome: &Outcome) -> Option<&Holder> {
+    match outcome {
+        Outcome::Granted(holder) | Outcome::Converted(holder) => Some(holder),
+        _ => None,
     }
 }
 
