@@ -35,7 +35,9 @@ impl Wanted {
     /// Adds those whom this tenure keeps waiting for one lock.
     pub(super) fn count(&mut self, record: &Record, id: &str) {
         let Some(holder) = record.holder(id) else { return };
-        for waiter in record.queue.iter().filter(|waiter| blocks(&holder.claim, &waiter.claim, Faults::NONE)) {
+        // Its own upgrade waits for others.
+        let others = record.queue.iter().filter(|waiter| waiter.claim.upgrades.as_deref() != Some(id));
+        for waiter in others.filter(|waiter| blocks(&holder.claim, &waiter.claim, Faults::NONE)) {
             self.waiters += 1;
             self.priority = self.priority.max(Some(waiter.priority));
         }
