@@ -398,7 +398,7 @@ impl World {
             let free = self.tenancies.iter().position(|one| one.phase == Phase::Holds && !waits(one.owner));
             let locks: Vec<(LockName, Record)> =
                 self.states.iter().map(|state| (state.name.clone(), record(state).clone())).collect();
-            let cycles = deadlock::cycles(&locks);
+            let cycles = deadlock::cycles(&locks, self.policy.faults);
             match (free, cycles.first()) {
                 (Some(at), _) => self.release(at)?,
                 (None, Some(cycle)) => self.give_up(&cycle.victim.clone())?,

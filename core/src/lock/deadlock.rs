@@ -13,7 +13,7 @@ use std::{
 use crate::name::LockName;
 
 use super::{
-    fault::Faults,
+    fault::{Fault, Faults},
     fit::{blocks, free_slot},
     record::{Claim, Record},
 };
@@ -70,6 +70,10 @@ impl fmt::Display for Cycle {
 
 /// Who waits for whom, in these locks as they are: without tenures that have ended and waiters that have gone.
 pub fn edges(locks: &[(LockName, Record)]) -> Vec<WaitEdge> {
+    edges_with(locks, Faults::NONE)
+}
+
+fn edges_with(locks: &[(LockName, Record)], faults: Faults) -> Vec<WaitEdge> {
     let mut edges = Vec::new();
     let mut waits: BTreeMap<&str, usize> = BTreeMap::new();
     for waiter in locks.iter().flat_map(|(_, record)| &record.queue) {
@@ -80,6 +84,9 @@ pub fn edges(locks: &[(LockName, Record)]) -> Vec<WaitEdge> {
         let mut busy: Vec<&Claim> = Vec::new();
         for (at, waiter) in record.queue.iter().enumerate() {
             let wanted = &waiter.claim;
+            if wanted.upgrades.is_some() && faults.has(Fault::DeadlockOverlooksUpgrades) {
+                continue;
+            }
             let mut edge = |other: &Claim, holds: bool, excludes: bool, any: bool| {
                 edges.push(WaitEdge {
                     lock: lock.clone(),
@@ -99,7 +106,7 @@ pub fn edges(locks: &[(LockName, Record)]) -> Vec<WaitEdge> {
             }
             if wanted.slots.is_some() && free_slot(record, wanted).is_none() {
                 for held in holders.iter().filter(|held| held.slots == wanted.slots) {
-                    edge(held, true, true, true);
+                    edge(held, true, true, !faults.has(Fault::DeadlockNeedsEverySlot));
                 }
             }
             for earlier in &busy {
@@ -108,7 +115,7 @@ pub fn edges(locks: &[(LockName, Record)]) -> Vec<WaitEdge> {
                 }
             }
             // It is served after the one before it, which is served after the one before that.
-            if let Some(before) = at.checked_sub(1) {
+            if let Some(before) = at.checked_sub(1).filter(|_| !faults.has(Fault::DeadlockOverlooksQueues)) {
                 edge(&record.queue[before].claim, false, false, false);
             }
             let known = |other: &&Claim| other.owner == wanted.owner && other.mode == wanted.mode;
@@ -121,8 +128,8 @@ pub fn edges(locks: &[(LockName, Record)]) -> Vec<WaitEdge> {
 }
 
 /// The deadlocks in these locks, each with one victim.
-pub fn cycles(locks: &[(LockName, Record)]) -> Vec<Cycle> {
-    let mut edges = edges(locks);
+pub fn cycles(locks: &[(LockName, Record)], faults: Faults) -> Vec<Cycle> {
+    let mut edges = edges_with(locks, faults);
     let stuck: BTreeSet<String> = Graph::new(&edges).stuck().into_iter().map(str::to_owned).collect();
     edges.retain(|edge| stuck.contains(&edge.id));
     let graph = Graph::new(&edges);
@@ -133,6 +140,9 @@ pub fn cycles(locks: &[(LockName, Record)]) -> Vec<Cycle> {
     let mut waits: Vec<&str> = graph.of_wait.keys().copied().collect();
     // The victim first: what is in a cycle with it needs no other.
     waits.sort_by_key(|id| std::cmp::Reverse((ranks.get(id).copied().unwrap_or(0), *id)));
+    if faults.has(Fault::VictimByOrder) {
+        waits.clone_from(&graph.order);
+    }
     for id in waits {
         if seen.contains(id) {
             continue;
@@ -325,7 +335,7 @@ mod tests {
     }
 
     fn told(all: &[(&str, &str, &str)]) -> Vec<String> {
-        cycles(&locks(all)).iter().map(ToString::to_string).collect()
+        cycles(&locks(all), Faults::NONE).iter().map(ToString::to_string).collect()
     }
 
     #[test]
@@ -334,7 +344,7 @@ mod tests {
         assert_eq!(told(&all), ["A holds x, waits for y; B holds y, waits for x"]);
         let mut other_order = locks(&all);
         other_order.reverse();
-        assert_eq!(cycles(&other_order), cycles(&locks(&all)), "the same from every side");
+        assert_eq!(cycles(&other_order, Faults::NONE), cycles(&locks(&all), Faults::NONE), "the same from every side");
     }
 
     #[test]
@@ -367,7 +377,7 @@ mod tests {
                 (holder.claim.slots, holder.slot) = (Some(2), u32::try_from(at).ok());
             }
             record.queue.iter_mut().for_each(|waiter| waiter.claim.slots = Some(2));
-            cycles(&locks).len()
+            cycles(&locks, Faults::NONE).len()
         };
         assert_eq!(slotted(&[("x", "A B", "C"), ("y", "C", "A")]), 0, "B may let go");
         assert_eq!(slotted(&[("x", "A B", "C"), ("y", "C", "A B")]), 1);

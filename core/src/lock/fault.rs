@@ -77,6 +77,16 @@ faults! {
     KeepHalfASet,
     /// An ancestor's intent ends before what is held below it.
     ReleaseAncestorsFirst,
+    /// What is held below a name is written before its intent above.
+    AcquireAncestorsLast,
+    /// Who waits before another in a queue is nobody whom that one waits for.
+    DeadlockOverlooksQueues,
+    /// Who waits to upgrade waits for nobody.
+    DeadlockOverlooksUpgrades,
+    /// Who waits for one of several slots waits for all of them.
+    DeadlockNeedsEverySlot,
+    /// The victim of a deadlock is whichever of its waits is read first.
+    VictimByOrder,
     /// Who was queued and is gone from the record is granted again under its old id.
     ReuseEndedId,
     /// The guard believes in its lease until the very end.

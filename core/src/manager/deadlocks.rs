@@ -70,13 +70,15 @@ impl Detector {
         begun.map(|since| if since + FIRST_LOOK > self.looked { since + FIRST_LOOK } else { again }).min()
     }
 
-    /// The deadlocks that two readings agree in.
-    pub(super) fn look(&mut self, inner: &Arc<Inner>) -> Vec<Cycle> {
+    /// The deadlocks that two readings agree in, and in which one of these waits has to give up. Of others
+    /// nothing is done here, so nobody looks at them a second time: a large circle has many who see it.
+    pub(super) fn look(&mut self, inner: &Arc<Inner>, own: impl Fn(&str) -> bool) -> Vec<Cycle> {
         self.looked = inner.commits.clock.boot_ms();
-        let cycles = self.read(inner).unwrap_or_else(|error| {
+        let mut cycles = self.read(inner).unwrap_or_else(|error| {
             tracing::debug!(%error, "nobody can tell whether there is a deadlock");
             Vec::new()
         });
+        cycles.retain(|cycle| own(&cycle.victim));
         let (sure, new): (Vec<Cycle>, Vec<Cycle>) =
             cycles.into_iter().partition(|cycle| self.suspects.contains(&cycle.ids()));
         self.suspects = sure.iter().chain(&new).map(Cycle::ids).collect();
@@ -91,7 +93,7 @@ impl Detector {
         }
         let locks = views(inner, &listed, &mut self.known)?;
         self.listed = listed;
-        Ok(deadlock::cycles(&locks))
+        Ok(deadlock::cycles(&locks, inner.commits.policy.faults))
     }
 }
 
@@ -117,5 +119,5 @@ fn views(
 pub(super) fn graph(inner: &Inner) -> Result<WaitGraph> {
     let listed = inner.commits.store.list(inner.commits.names.locks())?;
     let locks = views(inner, &listed, &mut HashMap::new())?;
-    Ok(WaitGraph { edges: deadlock::edges(&locks), cycles: deadlock::cycles(&locks) })
+    Ok(WaitGraph { edges: deadlock::edges(&locks), cycles: deadlock::cycles(&locks, inner.commits.policy.faults) })
 }

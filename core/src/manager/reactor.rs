@@ -379,7 +379,9 @@ impl World {
         if due > inner.commits.clock.boot_ms() {
             return due;
         }
-        for cycle in self.detector.look(inner) {
+        let waits = &self.waits;
+        let own = |victim: &str| waits.values().flat_map(|waited| &waited.waits).any(|wait| wait.id() == victim);
+        for cycle in self.detector.look(inner, own) {
             for waited in self.waits.values_mut() {
                 let Some(at) = waited.waits.iter().position(|wait| wait.id() == cycle.victim) else { continue };
                 let message = format!(
