@@ -231,3 +231,35 @@ fn a_lease_that_is_not_renewed_is_told_lost_before_anybody_may_end_it() {
     drop(guard);
     next.join().unwrap().release().unwrap();
 }
+
+/// A lock below is gone, by hand or because a release was cut off, and its intent is still there.
+#[test]
+fn the_doctor_ends_an_intent_whose_lock_is_gone() {
+    let repo = Repo::new();
+    let manager = manager(&repo);
+    let held = manager.lock("deploy/us").acquire().unwrap();
+    let gone = manager.lock("deploy/eu").fingerprint("word").acquire().unwrap();
+    let waits = manager.lock("deploy/us/a").owner("another").fingerprint("waits").start(|_| ()).unwrap();
+    while manager.status("deploy/us").unwrap().queue.is_empty() {
+        thread::sleep(Duration::from_millis(2));
+    }
+    assert_eq!(manager.doctor(true).unwrap(), [], "what protects something, or is waited under, is no orphan");
+    gone.detach();
+    repo.git(&["update-ref", "-d", "refs/gitvan/locks/deploy%2Feu"]);
+    let findings = manager.doctor(false).unwrap();
+    assert_eq!(findings.len(), 1, "{findings:?}");
+    assert!(findings[0].what.contains("deploy is kept from others") && !findings[0].fixed, "{findings:?}");
+    assert_eq!(manager.status("deploy").unwrap().intents.len(), 3);
+    // Who is in the middle of a write may be about to write what is below.
+    let lock = repo.git_dir().join("refs/gitvan/locks/deploy%2Feu.lock");
+    std::fs::write(&lock, "").unwrap();
+    let fixed =
+        |findings: &[gitlock::Finding]| findings.iter().any(|it| it.what.contains("deploy is kept") && it.fixed);
+    assert!(!fixed(&manager.doctor(true).unwrap()));
+    std::fs::remove_file(&lock).unwrap();
+    assert!(fixed(&manager.doctor(true).unwrap()));
+    assert_eq!(manager.status("deploy").unwrap().intents.len(), 2, "the others' stay");
+    waits.cancel();
+    held.release().unwrap();
+    manager.lock("deploy").acquire().unwrap().release().unwrap();
+}

@@ -119,6 +119,13 @@ pub enum Request {
         /// The tenure.
         id: String,
     },
+    /// To end an intent that protects nothing any more, unless somebody has touched it since it was seen.
+    Lift {
+        /// The tenure.
+        id: String,
+        /// Its `timeout` as it was seen: whoever does anything below it raises that first.
+        timeout: u64,
+    },
     /// To end what has ended, and drop who is gone.
     Reap,
 }
@@ -434,6 +441,11 @@ pub fn decide_together(states: &[LockState], calls: &[Call], context: Context<'_
     if context.policy.faults.has(Fault::ReleaseAncestorsFirst) {
         works.sort_by_key(|work| work.lock);
     }
+    if context.policy.faults.has(Fault::AcquireAncestorsLast)
+        && matches!(calls.first(), Some(Call { request: Request::Acquire { .. }, .. }))
+    {
+        works.reverse();
+    }
     finish(works, outcomes)
 }
 
@@ -455,7 +467,7 @@ impl Request {
             }
             Request::Cancel { ids } => ids.iter().map(String::as_str).collect(),
             Request::Mend { id } => vec![id],
-            Request::Break { .. } | Request::Reap => Vec::new(),
+            Request::Break { .. } | Request::Lift { .. } | Request::Reap => Vec::new(),
         }
     }
 }

@@ -270,8 +270,20 @@ impl<'a> Work<'a> {
             Request::Cancel { ids } => self.cancel(ids),
             Request::Break { id, reason } => self.break_tenures(id.as_deref(), reason.as_ref()),
             Request::Mend { id } => self.mend(id),
+            Request::Lift { id, timeout } => self.lift(id, *timeout),
             Request::Reap => Outcome::Reaped,
         }
+    }
+
+    fn lift(&mut self, id: &str, timeout: u64) -> Outcome {
+        let is_it =
+            |holder: &Holder| holder.claim.id == id && holder.claim.mode.is_intent() && holder.timeout == timeout;
+        let Some(at) = self.record.holders.iter().position(is_it) else {
+            return Outcome::Refused(Refusal::NotHeld);
+        };
+        let holder = self.end(at, Cause::Broken, None);
+        self.hand_over();
+        Outcome::Released(holder)
     }
 
     fn mend(&mut self, id: &str) -> Outcome {

@@ -2,11 +2,12 @@
 
 use crate::{
     error::Result,
-    lock::{Held, Opaque},
+    lock::{Held, Holder, Opaque, Outcome, Request},
+    name::LockName,
     store::{files::doctor::Leftover, remote::ServerReport},
 };
 
-use super::{Inner, snapshot::Snapshot};
+use super::{Inner, commit_loop::current, snapshot::Snapshot, status};
 
 /// How bad a finding is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -154,7 +155,64 @@ pub(super) fn examine(inner: &Inner, fix: bool) -> Result<Vec<Finding>> {
             findings.push(broken_journal(&name.to_string(), &commit.to_string()));
         }
     }
+    orphaned_intents(inner, fix, &mut findings)?;
     Ok(findings)
+}
+
+/// Intents whose lock below is gone: a release or a break was cut off, or a ref was deleted by hand.
+fn orphaned_intents(inner: &Inner, fix: bool, findings: &mut Vec<Finding>) -> Result<()> {
+    let mut suspects: Vec<(LockName, Holder)> = Vec::new();
+    for (name, record) in everything(inner)? {
+        let intents = record.holders.into_iter().filter(|holder| holder.claim.mode.is_intent());
+        suspects.extend(intents.map(|intent| (name.clone(), intent)));
+    }
+    if suspects.is_empty() {
+        return Ok(());
+    }
+    // A transaction takes every .lock before it writes anything: where there is none, all that began with
+    // one of these intents is written. Who is stopped in the middle keeps its own.
+    // Of other stores nobody here can tell that.
+    let nobody_writes = match &inner.files {
+        Some(files) => files.leftovers(&[inner.commits.names.locks()])?.is_empty(),
+        None => false,
+    };
+    let after = everything(inner)?;
+    suspects.retain(|(name, intent)| {
+        let below = |(other, record): &(LockName, crate::lock::Record)| {
+            other.ancestors().any(|above| above == *name) && record.knows(&intent.claim.id)
+        };
+        !after.iter().any(below)
+    });
+    for (name, Holder { claim, timeout, .. }) in &suspects {
+        let lift = Request::Lift { id: claim.id.clone(), timeout: *timeout };
+        let record = inner.current(name).ok();
+        let Some(holder) = record.and_then(|record| record.holder(&claim.id).cloned()) else { continue };
+        let fixed = fix && nobody_writes && matches!(inner.submit(name, lift)?, Outcome::Released(_));
+        findings.push(Finding {
+            severity: Severity::Problem,
+            what: format!(
+                "{name} is kept from others because of a lock below it that is gone, by {}",
+                status::describe(&holder)
+            ),
+            advice:
+                "it ends with its lease or its process; `git lock doctor --fix` ends it at once, while nobody else \
+                     writes here"
+                    .to_owned(),
+            fixed,
+        });
+    }
+    Ok(())
+}
+
+/// Every lock as it is to this process.
+fn everything(inner: &Inner) -> Result<Vec<(LockName, crate::lock::Record)>> {
+    let mut all = Vec::new();
+    for (name, _) in inner.commits.store.list(inner.commits.names.locks())? {
+        let Some(name) = inner.commits.names.lock_of(&name) else { continue };
+        let snapshot = inner.commits.look(&name, None)?;
+        all.push((name, current(&inner.commits, &snapshot).0));
+    }
+    Ok(all)
 }
 
 fn broken_journal(name: &str, commit: &str) -> Finding {
