@@ -59,6 +59,7 @@ pub(crate) struct AcquireOptions {
     on_wait: Option<Py<PyAny>>,
     slots: Option<u32>,
     within: Option<String>,
+    reentrant: bool,
 }
 
 impl AcquireOptions {
@@ -67,7 +68,7 @@ impl AcquireOptions {
         if self.shared {
             request = request.shared();
         }
-        request = request.priority(self.priority);
+        request = request.priority(self.priority).reentrant(self.reentrant);
         if let Some(ttl) = seconds(py, "ttl", self.ttl)? {
             request = request.ttl(ttl);
         }

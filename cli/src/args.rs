@@ -162,6 +162,12 @@ pub(crate) struct Request {
     /// This lock too, all of them or none; may be repeated
     #[arg(long, value_name = "NAME")]
     pub(crate) also: Vec<String>,
+    /// The session that holds and waits [default: one for each command]
+    ///
+    /// Give all runs that wait while another of them holds the same, and a deadlock between two such sessions is
+    /// found. What is below the lock of a session is taken at once.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) owner: Option<String>,
     /// Higher goes first: each step is worth 30 s of waiting
     #[arg(long, value_name = "N", default_value_t = 0, allow_negative_numbers = true)]
     pub(crate) priority: i32,

@@ -2,7 +2,7 @@
 
 use std::{fs::File, io::Read, time::Duration};
 
-use gitlock::{DEFAULT_TTL, ErrorCode, LockHandle, LockManager, RefUpdate, Severity, json};
+use gitlock::{DEFAULT_TTL, ErrorCode, LockGuard, LockHandle, LockManager, RefUpdate, Severity, json};
 use serde_json::{Value, json};
 
 use crate::{
@@ -54,6 +54,7 @@ pub(crate) fn acquire(manager: &LockManager, asked: &Acquire, json: bool) -> Exi
             "handle": handle.to_string(),
             "id": guard.id(),
             "token": guard.token(),
+            "tokens": tokens(&guard),
             "mode": guard.mode().as_str(),
             "slot": guard.slot(),
             "fingerprint": fingerprint,
@@ -68,6 +69,11 @@ pub(crate) fn acquire(manager: &LockManager, asked: &Acquire, json: bool) -> Exi
     let _ = guard.detach();
     manager.close();
     Ok(0)
+}
+
+/// The token of each lock that was asked for.
+fn tokens(guard: &LockGuard) -> Value {
+    guard.names().iter().map(|name| (name.as_str().to_owned(), json!(guard.token_of(name.as_str())))).collect()
 }
 
 /// Prints a handle. Other than for [`say`], a reader that has gone is a failure.

@@ -16,7 +16,9 @@ pub(crate) fn acquire<'a>(
     let mut request = manager.lock_all(&names).priority(asked.priority).cancel(cancel);
     // Inside of a run: below its own lock.
     let outer = std::env::var(commands::HANDLE).ok().and_then(|text| text.parse::<LockHandle>().ok());
-    if let Some(outer) = outer.filter(|outer| names.iter().any(|name| outer.is_above(name))) {
+    if let Some(owner) = &asked.owner {
+        request = request.owner(owner);
+    } else if let Some(outer) = outer.filter(|outer| names.iter().any(|name| outer.is_above(name))) {
         request = request.within(&outer);
     }
     if let Some(slots) = asked.slots {

@@ -35,6 +35,7 @@ class AcquireOptions(TypedDict):
     on_wait: Callable[[int, str], object] | None
     slots: int | None
     within: str | None
+    reentrant: bool
 
 
 def _options(
@@ -51,6 +52,7 @@ def _options(
     on_wait: OnWait | None,
     slots: int | None = None,
     within: LockHandle | str | None = None,
+    reentrant: bool = False,
 ) -> AcquireOptions:
     def told(ahead: int, status: str) -> object:
         assert on_wait is not None
@@ -70,6 +72,7 @@ def _options(
         "on_wait": None if on_wait is None else told,
         "slots": slots,
         "within": None if within is None else str(within),
+        "reentrant": reentrant,
     }
 
 
@@ -157,6 +160,7 @@ class LockManager:
         on_wait: OnWait | None = None,
         slots: int | None = None,
         within: LockHandle | str | None = None,
+        reentrant: bool = False,
     ) -> Lock:
         """A lock that behaves as :class:`threading.Lock` does, between processes. Nothing is acquired yet.
 
@@ -177,9 +181,12 @@ class LockManager:
         :param on_wait: called while a wait goes on, on a thread of gitlock's own
         :param slots: take one of so many slots instead of the whole; everybody has to say the same number
         :param within: the handle of a tenure, maybe another process's: what is below its lock is taken at once
+        :param reentrant: whether an owner who holds it already, by this manager, gets it once more; it is held
+            until each of its locks was released
         """
         options = _options(
-            timeout, shared, ttl, priority, reason, owner, fingerprint, renew, max_hold, cancel, on_wait, slots, within
+            timeout, shared, ttl, priority, reason, owner, fingerprint, renew, max_hold, cancel, on_wait, slots,
+            within, reentrant,
         )
         return Lock(self._manager, name, options)
 
@@ -219,12 +226,14 @@ class LockManager:
         on_wait: OnWait | None = None,
         slots: int | None = None,
         within: LockHandle | str | None = None,
+        reentrant: bool = False,
     ) -> AsyncLock:
         """As :meth:`lock`, for asyncio: ``async with manager.alock("build"):``. A wait costs no thread.
         The owner is the task that acquires, unless somebody says otherwise."""
         owner = owner or (self._owner if within is None else None)
         options = _options(
-            timeout, shared, ttl, priority, reason, owner, fingerprint, renew, max_hold, cancel, on_wait, slots, within
+            timeout, shared, ttl, priority, reason, owner, fingerprint, renew, max_hold, cancel, on_wait, slots,
+            within, reentrant,
         )
         return AsyncLock(self._manager, name, options)
 
