@@ -6,6 +6,7 @@ tests/conformance/README.md says what is asked and answered.
 """
 
 import json
+import os
 import re
 import signal
 import subprocess
@@ -16,13 +17,14 @@ from wire import decode, say
 
 GIT_LOCK = sys.argv[1]
 OPERATIONS = (
-    "open close acquire try start cancel look extend release watch handle detach handle-of "
-    "resume extend-handle release-handle update-refs verify status list log break clean doctor"
+    "open close acquire try start cancel look extend release token-of wanted watch handle detach handle-of "
+    "resume extend-handle release-handle status update-refs verify list graph log break clean doctor"
 )
 #: What a run's command prints once it holds the lock; it ends with its input.
 HOLD = 'echo "$GIT_LOCK_TOKEN $GIT_LOCK_HANDLE"; exec cat >/dev/null'
 #: Option of an acquire, as the command line has it.
-FLAGS = {name: "--" + name.replace("_", "-") for name in ("ttl", "wait", "priority", "reason", "max_hold", "slots")}
+NAMES = ("ttl", "wait", "priority", "reason", "max_hold", "slots", "owner")
+FLAGS = {name: "--" + name.replace("_", "-") for name in NAMES}
 TIMES = ("ttl", "wait", "max_hold")
 
 
@@ -40,7 +42,7 @@ class Failed(Exception):
 
 class Shim:
     def __init__(self):
-        self.where, self.held, self.waits = [], {}, {}
+        self.where, self.held, self.waits, self.owner = [], {}, {}, None
 
     def command(self, *words):
         return [GIT_LOCK, *self.where, "--json", *map(str, words)]
@@ -54,6 +56,8 @@ class Shim:
         return done.stdout
 
     def acquire(self, fields, wait_as=None):
+        if self.owner and "within" not in fields:
+            fields = {"owner": self.owner, **fields}
         words = [word for key, flag in FLAGS.items() if key in fields for word in (flag, as_time(key, fields[key]))]
         if "shared" in fields:
             words.append("--shared")
@@ -61,13 +65,16 @@ class Shim:
             words.append("--no-wait")
         if wait_as:
             words.append("--verbose")
-        if "owner" in fields or "renew" in fields:
-            raise NotImplementedError("owner and renew")
+        words += [word for name in fields.get("also", "").split(",") if name for word in ("--also", name)]
+        if "renew" in fields or "reentrant" in fields:
+            raise NotImplementedError("renew and reentrant")
+        # What another process hands on, as to a command that it runs.
+        more = {"GIT_LOCK_HANDLE": fields["within"]} if "within" in fields else {}
         if "fingerprint" in fields:
             command = self.command("acquire", *words, "--fingerprint", fields["fingerprint"], "--", fields["name"])
         else:
             command = self.command("run", *words, "--", fields["name"], "sh", "-c", HOLD)
-        return Tenure(self, fields["name"], command, wait_as)
+        return Tenure(self, fields["name"], command, wait_as, more=more)
 
     def take(self, tenure, name):
         told = tenure.taken()
@@ -94,8 +101,9 @@ class Shim:
             case "supports":
                 return {"operations": OPERATIONS}
             case "open":
-                if set(fields) - {"n", "path", "prefix"}:
-                    raise NotImplementedError("only path and prefix")
+                if set(fields) - {"n", "path", "prefix", "owner"}:
+                    raise NotImplementedError("only path, prefix and owner")
+                self.owner = get("owner")
                 self.where = ["-C", fields["path"], *(["--prefix", fields["prefix"]] if "prefix" in fields else [])]
                 self.run("list")
             case "close":
@@ -140,6 +148,14 @@ class Shim:
                 self.run("verify", fields["name"], fields["token"])
             case "status":
                 return {"json": self.run("status", "--", fields["name"])}
+            case "token-of":
+                return held.token_of(fields["name"])
+            case "wanted":
+                # The nearest thing: who waits for the lock.
+                queue = json.loads(self.run("status", "--", held.name))["queue"]
+                return {"waiters": len(queue), "priority": max((waiter["priority"] for waiter in queue), default=0)}
+            case "graph":
+                return {"json": self.run("graph")}
             case "list":
                 return {"json": self.run("list")}
             case "log":
@@ -175,7 +191,7 @@ def name_of(handle):
 class Tenure:
     """One that a command of this shim has taken, or takes."""
 
-    def __init__(self, shim, name, command=None, wait_as=None, handle=None):
+    def __init__(self, shim, name, command=None, wait_as=None, handle=None, more=()):
         self.shim, self.name, self.wait_as, self.handle = shim, name, wait_as, handle
         self.token, self.said, self.ended, self.about, self.process = None, "", threading.Event(), None, None
         #: Whether it lives as long as a command of this shim.
@@ -183,7 +199,10 @@ class Tenure:
         if command is None:
             return
         pipe = subprocess.PIPE
-        self.process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True, restore_signals=False)
+        env = {**os.environ, **dict(more)}
+        self.process = subprocess.Popen(
+            command, stdin=pipe, stdout=pipe, stderr=pipe, text=True, restore_signals=False, env=env
+        )
         threading.Thread(target=self.hear, daemon=True).start()
 
     def hear(self):
@@ -224,6 +243,12 @@ class Tenure:
                 told = {key: holder[key] for key in shown if holder[key] is not None}
                 return {**told, "lost": "false"}
         return {"id": "", "token": self.token, "mode": "", "remaining": 0, "lost": "true"}
+
+    def token_of(self, name):
+        """What the tenure has of one of several locks: found by its id, which is the same for all."""
+        own = self.look()["id"]
+        holders = json.loads(self.shim.run("status", "--", name))["holders"]
+        return next(({"token": holder["token"]} for holder in holders if holder["id"] == own), {})
 
     def release(self):
         if not self.runs:

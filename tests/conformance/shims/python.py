@@ -27,6 +27,10 @@ def described(lock, shared):
     return told if lock.slot is None else {**told, "slot": lock.slot}
 
 
+def wait_of(fields, forever):
+    return int(fields["wait"]) / 1000 if "wait" in fields else forever
+
+
 class Shim:
     """What both paths have in common."""
 
@@ -42,9 +46,12 @@ class Shim:
         if "wait" in fields:
             given["timeout"] = int(fields["wait"]) / 1000
         given |= {key: int(fields[key]) for key in ("priority", "slots") if key in fields}
+        given |= {"within": fields["within"]} if "within" in fields else {}
+        given |= {"reentrant": True} if "reentrant" in fields else {}
+        names = [fields["name"], *fields["also"].split(",")] if "also" in fields else fields["name"]
         if "renew" in fields:
             given["renew"] = fields["renew"] == "yes"
-        return self.make(fields["name"], shared="shared" in fields, **given, **more)
+        return self.make(names, shared="shared" in fields, **given, **more)
 
     def keep(self, fields, lock):
         self.held[fields.get("as", lock.name)] = lock
@@ -77,6 +84,21 @@ class Shim:
                 return {**described(lock, shared), "lost": lost, "remaining": int(lock.remaining() * 1000)}
             case "extend" | "fork":
                 lock.extend(seconds("ttl"))
+            case "downgrade":
+                lock.downgrade()
+            case "token-of":
+                return {"token": lock.tokens[fields["name"]]} if fields["name"] in lock.tokens else {}
+            case "wanted":
+                return {"json": json.dumps(lock.wanted())}
+            case "heed":
+                about = fields["guard"]
+                lock.on_wanted(
+                    lambda waiters, priority: say(
+                        "event", kind="wanted", about=about, waiters=waiters, priority=priority
+                    )
+                )
+            case "graph":
+                return {"json": json.dumps(self.manager.graph())}
             case "watch":
                 lock.on_lost(lambda error: say("event", kind="lost", about=fields["guard"], **told(error)))
             case "handle":
@@ -144,6 +166,17 @@ class Blocking(Shim):
 
         threading.Thread(target=wait, daemon=True).start()
 
+    def start_upgrade(self, about, lock, seconds):
+        def wait():
+            try:
+                lock.upgrade(seconds)
+                ended = described(lock, False)
+            except gitlock.LockError as error:
+                ended = told(error)
+            say("event", kind="ended", about=about, **ended)
+
+        threading.Thread(target=wait, daemon=True).start()
+
     def cancel(self, token):
         token.cancel()
 
@@ -157,6 +190,10 @@ class Blocking(Shim):
                 self.start(fields)
             case "release":
                 self.held[fields["guard"]].release()
+            case "upgrade":
+                self.held[fields["guard"]].upgrade(wait_of(fields, -1))
+            case "start-upgrade":
+                self.start_upgrade(fields["wait_as"], self.held[fields["guard"]], wait_of(fields, -1))
             case _:
                 return self.ask(verb, fields)
         return {}
@@ -185,6 +222,17 @@ class Asyncio(Shim):
 
         self.waits[about] = (token, asyncio.ensure_future(wait()))
 
+    def start_upgrade(self, about, lock, seconds):
+        async def wait():
+            try:
+                await lock.upgrade(seconds)
+                ended = described(lock, False)
+            except gitlock.LockError as error:
+                ended = told(error)
+            say("event", kind="ended", about=about, **ended)
+
+        self.waits[about] = (None, asyncio.ensure_future(wait()))
+
     def cancel(self, wait):
         wait[0].cancel()
 
@@ -205,14 +253,19 @@ class Asyncio(Shim):
                 ended = self.held[fields["guard"]].release()
                 if ended is not None:
                     await ended
+            case "upgrade":
+                await self.held[fields["guard"]].upgrade(wait_of(fields, None))
+            case "start-upgrade":
+                self.start_upgrade(fields["wait_as"], self.held[fields["guard"]], wait_of(fields, None))
             case _:
                 return self.ask(verb, fields)
         return {}
 
 
 OPERATIONS = (
-    "open close acquire try start cancel look extend release watch handle detach fork handle-of "
-    "resume extend-handle release-handle update-refs verify status list log break clean doctor"
+    "open close acquire try start cancel look extend release upgrade start-upgrade downgrade "
+    "token-of wanted heed watch handle detach fork handle-of resume extend-handle release-handle "
+    "status update-refs verify list graph log break clean doctor"
 )
 
 

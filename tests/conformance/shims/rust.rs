@@ -16,12 +16,13 @@ use gitlock::{
     Waiting, json,
 };
 
-const OPERATIONS: &str = "open close acquire try start cancel look extend release watch handle detach fork handle-of \
-    resume extend-handle release-handle update-refs verify status list log break clean doctor";
+const OPERATIONS: &str = "open close acquire try start cancel look extend release upgrade start-upgrade downgrade \
+    token-of wanted heed watch handle detach fork handle-of resume extend-handle release-handle status update-refs \
+    verify list graph log break clean doctor";
 
 type Fields = BTreeMap<String, String>;
 type Told = Vec<(&'static str, String)>;
-type Guards = Arc<Mutex<HashMap<String, LockGuard>>>;
+type Guards = Arc<Mutex<HashMap<String, Arc<LockGuard>>>>;
 
 fn encode(value: &str) -> String {
     value.replace('%', "%25").replace('\t', "%09").replace('\n', "%0A").replace('\r', "%0D")
@@ -73,7 +74,9 @@ fn millis(fields: &Fields, key: &str) -> Option<Duration> {
 }
 
 fn request<'a>(manager: &'a LockManager, fields: &Fields) -> LockRequest<'a> {
-    let mut request = manager.lock(&fields["name"]);
+    let also = fields.get("also").into_iter().flat_map(|also| also.split(','));
+    let names: Vec<&str> = std::iter::once(&*fields["name"]).chain(also).collect();
+    let mut request = if let [name] = names[..] { manager.lock(name) } else { manager.lock_all(&names) };
     for (key, value) in fields {
         request = match &**key {
             "shared" => request.shared(),
@@ -86,6 +89,8 @@ fn request<'a>(manager: &'a LockManager, fields: &Fields) -> LockRequest<'a> {
             "owner" => request.owner(value),
             "slots" => request.slots(value.parse().unwrap_or_default()),
             "renew" => request.renew(value == "yes"),
+            "reentrant" => request.reentrant(true),
+            "within" => request.within(&value.parse().unwrap_or_else(|error| panic!("{error}"))),
             _ => request,
         };
     }
@@ -114,14 +119,30 @@ impl Shim {
 
     fn remove(&self, fields: &Fields) -> LockGuard {
         let mut guards = self.guards.lock().unwrap_or_else(PoisonError::into_inner);
-        guards.remove(&fields["guard"]).unwrap_or_else(|| panic!("there is no guard {:?}", fields["guard"]))
+        let guard =
+            guards.remove(&fields["guard"]).unwrap_or_else(|| panic!("there is no guard {:?}", fields["guard"]));
+        Arc::into_inner(guard).unwrap_or_else(|| panic!("{:?} is being upgraded", fields["guard"]))
     }
 
     fn keep(&self, fields: &Fields, guard: LockGuard) -> Told {
         let told = described(&guard);
         let name = fields.get("as").cloned().unwrap_or_else(|| guard.name().as_str().to_owned());
-        self.guards.lock().unwrap_or_else(PoisonError::into_inner).insert(name, guard);
+        self.guards.lock().unwrap_or_else(PoisonError::into_inner).insert(name, Arc::new(guard));
         told
+    }
+
+    /// Upgrades in the background, and tells when that is over.
+    fn start_upgrade(&mut self, fields: &Fields) {
+        let (about, token, wait) = (fields["wait_as"].clone(), CancelToken::new(), millis(fields, "wait"));
+        self.waits.insert(about.clone(), Wait::Token(token.clone()));
+        let guards = self.guards.lock().unwrap_or_else(PoisonError::into_inner);
+        let guard = guards[&fields["guard"]].clone();
+        std::thread::spawn(move || {
+            let result = guard.upgrade(wait, Some(&token));
+            let told = result.err().map(|error| told(&error).to_vec()).unwrap_or_else(|| described(&guard));
+            drop(guard);
+            say("event", &[vec![("kind", "ended".to_owned()), ("about", about)], told].concat());
+        });
     }
 
     /// Waits in the background, and tells when that is over.
@@ -137,7 +158,7 @@ impl Shim {
             match result {
                 Ok(guard) => {
                     fields.extend(described(&guard));
-                    guards.lock().unwrap_or_else(PoisonError::into_inner).insert(ended, guard);
+                    guards.lock().unwrap_or_else(PoisonError::into_inner).insert(ended, Arc::new(guard));
                 }
                 Err(error) => fields.extend(told(&error)),
             }
@@ -196,6 +217,16 @@ impl Shim {
             }
             "extend" => self.with(fields, |guard| guard.extend(millis(fields, "ttl")))?,
             "release" => self.remove(fields).release()?,
+            "upgrade" => self.with(fields, |guard| guard.upgrade(millis(fields, "wait"), None))?,
+            "start-upgrade" => self.start_upgrade(fields),
+            "downgrade" => self.with(fields, LockGuard::downgrade)?,
+            "token-of" => {
+                let token = self.with(fields, |guard| guard.token_of(&fields["name"]));
+                told.extend(token.map(|token| ("token", token.to_string())));
+            }
+            "wanted" => told = json(json::wanted(&self.with(fields, LockGuard::wanted)?)),
+            "heed" => self.with(fields, |guard| heed(guard, fields["guard"].clone())),
+            "graph" => told = json(json::graph(&self.manager().graph()?)),
             "watch" => self.with(fields, |guard| watch(guard, fields["guard"].clone())),
             "handle" => told = as_handle(self.with(fields, LockGuard::handle)),
             "detach" => told = as_handle(self.remove(fields).detach()),
@@ -247,6 +278,15 @@ fn watch(guard: &LockGuard, about: String) {
     guard.on_lost(move |error| {
         let [class, error] = told(error);
         say("event", &[("kind", "lost".to_owned()), ("about", about), class, error]);
+    });
+}
+
+fn heed(guard: &LockGuard, about: String) {
+    guard.on_wanted(move |wanted| {
+        let mut fields = vec![("kind", "wanted".to_owned()), ("about", about.clone())];
+        fields.push(("waiters", wanted.waiters.to_string()));
+        fields.extend(wanted.priority.map(|priority| ("priority", priority.to_string())));
+        say("event", &fields);
     });
 }
 

@@ -13,8 +13,9 @@
 #define MOST 64
 
 static const char *const OPERATIONS =
-    "open close acquire try start cancel look extend release watch handle detach fork handle-of "
-    "resume extend-handle release-handle update-refs verify status list log break clean doctor";
+    "open close acquire try start cancel look extend release upgrade start-upgrade downgrade "
+    "token-of wanted heed watch handle detach fork handle-of resume extend-handle release-handle "
+    "status update-refs verify list graph log break clean doctor";
 
 /* ------------------------------------------------------------------ lines */
 
@@ -101,7 +102,8 @@ static struct kept {
 static struct waiting {
   char *name;
   struct fields fields;
-  gitlock_cancel *cancel;   /* of a blocking acquire on a thread of its own */
+  gitlock_guard *guard;     /* of an upgrade */
+  gitlock_cancel *cancel;   /* of what blocks a thread of its own */
   gitlock_waiting *waiting; /* of one that was started */
 } *waits[MOST];
 
@@ -155,7 +157,34 @@ static gitlock_acquire_options acquire_options(const struct fields *fields) {
   options.owner = get(fields, "owner");
   options.fingerprint = get(fields, "fingerprint");
   options.reason = get(fields, "reason");
+  options.within = get(fields, "within");
+  options.reentrant = get(fields, "reentrant") != NULL;
   return options;
+}
+
+/* The names of a set: `name`, and those of `also`, separated by commas, in memory that is never freed. */
+static size_t names_of(const struct fields *fields, const char **names) {
+  size_t count = 0;
+  names[count++] = get(fields, "name");
+  char *rest = NULL, *also = get(fields, "also") != NULL ? strdup(get(fields, "also")) : NULL;
+  for (char *name = also; also != NULL && (name = strtok_r(name, ",", &rest)) != NULL; name = NULL) names[count++] = name;
+  return count;
+}
+
+static int32_t acquire(const struct fields *fields, gitlock_acquire_options *options, int waits_not, gitlock_guard **guard) {
+  const char *names[MOST];
+  size_t count = names_of(fields, names);
+  if (count == 1) return (waits_not ? gitlock_try_acquire : gitlock_acquire)(manager, names[0], options, guard);
+  if (waits_not) options->wait_ms = 0;
+  return gitlock_acquire_all(manager, names, count, options, guard);
+}
+
+static int32_t acquire_start(const struct fields *fields, const gitlock_acquire_options *options, gitlock_on_done done,
+                             void *data, gitlock_waiting **waiting) {
+  const char *names[MOST];
+  size_t count = names_of(fields, names);
+  if (count == 1) return gitlock_acquire_start(manager, names[0], options, done, data, waiting);
+  return gitlock_acquire_all_start(manager, names, count, options, done, data, waiting);
 }
 
 struct rendezvous {
@@ -183,12 +212,12 @@ static int take(char **line, const struct fields *fields, int waits_not) {
   const char *name = get(fields, "name");
   int32_t code;
   if (!starts) {
-    code = (waits_not ? gitlock_try_acquire : gitlock_acquire)(manager, name, &options, &guard);
+    code = acquire(fields, &options, waits_not, &guard);
     if (code != GITLOCK_OK) return add_error(line), 1;
   } else {
     struct rendezvous here = {.mutex = PTHREAD_MUTEX_INITIALIZER, .there = PTHREAD_COND_INITIALIZER};
     if (waits_not) options.wait_ms = 0;
-    if (gitlock_acquire_start(manager, name, &options, on_done, &here, NULL) != GITLOCK_OK) return add_error(line), 1;
+    if (acquire_start(fields, &options, on_done, &here, NULL) != GITLOCK_OK) return add_error(line), 1;
     pthread_mutex_lock(&here.mutex);
     while (!here.ended) pthread_cond_wait(&here.there, &here.mutex);
     pthread_mutex_unlock(&here.mutex);
@@ -210,12 +239,23 @@ static void *wait_on_a_thread(void *data) {
   gitlock_acquire_options options = acquire_options(&wait->fields);
   options.cancel = wait->cancel, options.on_wait = on_wait, options.on_wait_data = wait;
   gitlock_guard *guard = NULL;
-  int32_t code = gitlock_acquire(manager, get(&wait->fields, "name"), &options, &guard);
+  int32_t code = acquire(&wait->fields, &options, 0, &guard);
   on_ended(wait, code, guard);
   return NULL;
 }
 
-static int32_t start(const struct fields *fields) {
+static void *upgrade_on_a_thread(void *data) {
+  const struct waiting *wait = data;
+  int32_t code = gitlock_guard_upgrade(wait->guard, number(&wait->fields, "wait", GITLOCK_FOREVER), wait->cancel);
+  char *line = event("ended", wait->name);
+  if (code == GITLOCK_OK) add_guard(&line, wait->guard);
+  else add_error(&line);
+  say(line);
+  return NULL;
+}
+
+/* An acquire in the background; with a guard, its upgrade. */
+static int32_t start(const struct fields *fields, gitlock_guard *guard) {
   struct waiting *wait = calloc(1, sizeof *wait); /* for as long as the process lives */
   wait->name = strdup(get(fields, "wait_as"));
   for (size_t at = 0; at < fields->count; at++) {
@@ -225,14 +265,16 @@ static int32_t start(const struct fields *fields) {
   size_t at = 0;
   while (waits[at] != NULL) at++;
   waits[at] = wait;
-  if (starts) {
+  wait->guard = guard;
+  if (starts && guard == NULL) {
     gitlock_acquire_options options = acquire_options(&wait->fields);
     options.on_wait = on_wait, options.on_wait_data = wait;
-    return gitlock_acquire_start(manager, get(fields, "name"), &options, on_ended, wait, &wait->waiting);
+    return acquire_start(&wait->fields, &options, on_ended, wait, &wait->waiting);
   }
   wait->cancel = gitlock_cancel_new();
   pthread_t thread;
-  return pthread_create(&thread, NULL, wait_on_a_thread, wait) == 0 && pthread_detach(thread) == 0 ? GITLOCK_OK : 1;
+  void *(*run)(void *) = guard != NULL ? upgrade_on_a_thread : wait_on_a_thread;
+  return pthread_create(&thread, NULL, run, wait) == 0 && pthread_detach(thread) == 0 ? GITLOCK_OK : 1;
 }
 
 static void on_lost(void *data, const char *error) {
@@ -241,6 +283,25 @@ static void on_lost(void *data, const char *error) {
   add(&line, "class", class);
   add(&line, "error", error);
   say(line);
+}
+
+static void on_wanted(void *data, size_t waiters, int32_t priority) {
+  char *line = event("wanted", data), text[16];
+  add_number(&line, "waiters", waiters);
+  snprintf(text, sizeof text, "%d", (int)priority);
+  add(&line, "priority", text);
+  say(line);
+}
+
+static int32_t add_wanted(char **line, const gitlock_guard *guard) {
+  size_t waiters = 0;
+  int32_t priority = 0, code = gitlock_guard_wanted(guard, &waiters, &priority);
+  char text[16];
+  if (code != GITLOCK_OK) return code;
+  add_number(line, "waiters", waiters);
+  snprintf(text, sizeof text, "%d", (int)priority);
+  add(line, "priority", text);
+  return code;
 }
 
 /* ------------------------------------------------------------------ answers */
@@ -269,7 +330,17 @@ static int32_t carry_out(const char *verb, const struct fields *fields, char **l
   else if (strcmp(verb, "close") == 0) gitlock_manager_free(manager), manager = NULL;
   else if (strcmp(verb, "acquire") == 0) return take(line, fields, 0);
   else if (strcmp(verb, "try") == 0) return take(line, fields, 1);
-  else if (strcmp(verb, "start") == 0) code = start(fields);
+  else if (strcmp(verb, "start") == 0) code = start(fields, NULL);
+  else if (strcmp(verb, "start-upgrade") == 0) code = start(fields, guard);
+  else if (strcmp(verb, "upgrade") == 0)
+    code = gitlock_guard_upgrade(guard, number(fields, "wait", GITLOCK_FOREVER), NULL);
+  else if (strcmp(verb, "downgrade") == 0) code = gitlock_guard_downgrade(guard);
+  else if (strcmp(verb, "token-of") == 0) {
+    if (gitlock_guard_token_of(guard, name) != 0) add_number(line, "token", gitlock_guard_token_of(guard, name));
+  } else if (strcmp(verb, "wanted") == 0) code = add_wanted(line, guard);
+  else if (strcmp(verb, "heed") == 0)
+    code = gitlock_guard_on_wanted(guard, on_wanted, strdup(get(fields, "guard")), free);
+  else if (strcmp(verb, "graph") == 0) code = gitlock_graph(manager, &text);
   else if (strcmp(verb, "cancel") == 0) {
     for (size_t at = 0; waits[at] != NULL; at++) {
       if (strcmp(waits[at]->name, get(fields, "wait_as")) != 0) continue;

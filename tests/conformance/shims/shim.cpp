@@ -12,9 +12,9 @@
 
 namespace {
 
-const char *const operations = "open close acquire try start cancel look extend release watch handle detach fork "
-                               "handle-of resume extend-handle release-handle update-refs verify status list log break "
-                               "clean doctor";
+const char *const operations = "open close acquire try start cancel look extend release upgrade start-upgrade downgrade "
+                               "token-of wanted heed watch handle detach fork handle-of resume extend-handle "
+                               "release-handle status update-refs verify list graph log break clean doctor";
 
 using fields = std::map<std::string, std::string>;
 using gitlock::milliseconds;
@@ -89,7 +89,22 @@ gitlock::acquire_options options_of(const fields &given) {
   options.owner = get(given, "owner").value_or("");
   options.fingerprint = get(given, "fingerprint").value_or("");
   options.reason = get(given, "reason").value_or("");
+  options.within = get(given, "within").value_or("");
+  options.reentrant = given.count("reentrant") != 0;
   return options;
+}
+
+/** The names of a set: `name`, and those of `also`, separated by commas. */
+std::vector<std::string> names_of(const fields &given) {
+  std::vector<std::string> names{given.at("name")};
+  std::istringstream also(get(given, "also").value_or(""));
+  for (std::string name; std::getline(also, name, ',');) names.push_back(name);
+  return names;
+}
+
+gitlock::guard acquire(const gitlock::manager &manager, const fields &given, const gitlock::acquire_options &options) {
+  const auto names = names_of(given);
+  return names.size() == 1 ? manager.acquire(names[0], options) : manager.acquire_all(names, options);
 }
 
 struct shim {
@@ -122,12 +137,31 @@ struct shim {
         options.on_wait = [&about](std::size_t ahead, std::string_view) {
           line("event").add("kind", "waiting").add("about", about).add("ahead", std::to_string(ahead)).say();
         };
-        keep(told, given, manager->acquire(given.at("name"), options));
+        keep(told, given, acquire(*manager, given, options));
       } catch (const gitlock::error &error) {
         told.add(error);
       }
       told.say();
     }).detach();
+  }
+
+  /** Upgrades on a thread of its own, and tells when that is over. */
+  void start_upgrade(const fields &given) {
+    std::thread([&held = guard(given), given, token = &waits[given.at("wait_as")]] {
+      line told("event");
+      told.add("kind", "ended").add("about", given.at("wait_as"));
+      try {
+        held.upgrade(time(given, "wait"), token);
+        told.add(held);
+      } catch (const gitlock::error &error) {
+        told.add(error);
+      }
+      told.say();
+    }).detach();
+  }
+
+  static void add(line &told, std::size_t waiters, std::int32_t priority) {
+    told.add("waiters", std::to_string(waiters)).add("priority", std::to_string(priority));
   }
 
   void carry_out(const std::string &verb, const fields &given, line &told) {
@@ -143,13 +177,15 @@ struct shim {
       manager.reset();
       manager.emplace(given.at("path"), options);
     } else if (verb == "close") manager.reset();
-    else if (verb == "acquire") keep(told, given, manager->acquire(name, options_of(given)));
+    else if (verb == "acquire") keep(told, given, acquire(*manager, given, options_of(given)));
     else if (verb == "try") {
       // With a std::error_code, as those who don't throw do it; what failed is told in full all the same.
       auto options = options_of(given);
       options.wait = milliseconds(0);
       std::error_code code;
-      gitlock::guard taken = manager->acquire(name, options, code);
+      const auto names = names_of(given);
+      gitlock::guard taken =
+          names.size() == 1 ? manager->acquire(name, options, code) : manager->acquire_all(names, options, code);
       if (code) gitlock::detail::raise(code.value());
       keep(told, given, std::move(taken));
     } else if (verb == "start") start(given);
@@ -159,6 +195,21 @@ struct shim {
       told.add(held).add("lost", held.is_lost() ? "true" : "false").add("remaining", std::to_string(held.remaining().count()));
     } else if (verb == "extend") guard(given).extend(time(given, "ttl"));
     else if (verb == "release") guard(given).release();
+    else if (verb == "upgrade") guard(given).upgrade(time(given, "wait"));
+    else if (verb == "start-upgrade") start_upgrade(given);
+    else if (verb == "downgrade") guard(given).downgrade();
+    else if (verb == "token-of") {
+      if (auto token = guard(given).token_of(name)) told.add("token", std::to_string(token));
+    } else if (verb == "wanted") {
+      auto wanted = guard(given).wanted();
+      add(told, wanted.first, wanted.second);
+    } else if (verb == "heed") {
+      guard(given).on_wanted([about = given.at("guard")](std::size_t waiters, std::int32_t priority) {
+        line told("event");
+        add(told.add("kind", "wanted").add("about", about), waiters, priority);
+        told.say();
+      });
+    } else if (verb == "graph") told.add("json", manager->graph());
     else if (verb == "watch") {
       guard(given).on_lost([about = given.at("guard")](std::string_view error) {
         line("event").add("kind", "lost").add("about", about).add("class", "gitlock::lock_lost").add("error", std::string(error)).say();

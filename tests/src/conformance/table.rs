@@ -28,10 +28,16 @@ const fn hear(name: &'static str, kind: &'static str) -> Operation {
 }
 
 /// What an acquire takes, but for how long it waits.
-const TRY: &[&str] =
-    &["as", "shared", "ttl", "priority", "fingerprint", "reason", "owner", "renew", "max_hold", "slots"];
-const ACQUIRE: &[&str] =
-    &["as", "shared", "ttl", "priority", "fingerprint", "reason", "owner", "renew", "max_hold", "slots", "wait"];
+macro_rules! acquire_options {
+    ($($more:literal),*) => {
+        &[
+            "as", "shared", "ttl", "priority", "fingerprint", "reason", "owner", "renew", "max_hold", "slots", "also",
+            "within", "reentrant" $(, $more)*
+        ]
+    };
+}
+const TRY: &[&str] = acquire_options!();
+const ACQUIRE: &[&str] = acquire_options!("wait");
 
 /// Everything that can be asked. README.md says what each means and answers.
 pub(super) const OPERATIONS: &[Operation] = &[
@@ -44,6 +50,12 @@ pub(super) const OPERATIONS: &[Operation] = &[
     ask("look", &["guard"], &[]),
     ask("extend", &["guard"], &["ttl"]),
     ask("release", &["guard"], &[]),
+    ask("upgrade", &["guard"], &["wait"]),
+    ask("start-upgrade", &["wait_as", "guard"], &["wait"]),
+    ask("downgrade", &["guard"], &[]),
+    ask("token-of", &["guard", "name"], &[]),
+    ask("wanted", &["guard"], &[]),
+    ask("heed", &["guard"], &[]),
     ask("watch", &["guard"], &[]),
     ask("handle", &["guard"], &[]),
     ask("detach", &["guard"], &[]),
@@ -54,6 +66,7 @@ pub(super) const OPERATIONS: &[Operation] = &[
     ask("release-handle", &["handle"], &[]),
     ask("status", &["name"], &[]),
     ask("list", &[], &[]),
+    ask("graph", &[], &[]),
     ask("log", &["name"], &["most"]),
     ask("break", &["name"], &["tenure", "reason"]),
     ask("update-refs", &["guard", "change"], &["also", "message"]),
@@ -63,6 +76,7 @@ pub(super) const OPERATIONS: &[Operation] = &[
     hear("await", "ended"),
     hear("progress", "waiting"),
     hear("lost", "lost"),
+    hear("heard", "wanted"),
 ];
 
 /// What the pseudo-roles `git` and `tool` do: another program, with plain Git and plain files.
@@ -131,6 +145,7 @@ pub(super) struct Surface {
     pub(super) silent: &'static [(ErrorCode, &'static str)],
 }
 
+const ONE_MODE: &str = "a command holds its lock in one mode from its beginning to its end";
 const RUST_PANICS: (ErrorCode, &str) = (ErrorCode::Internal, "a panic reaches a Rust caller as a panic");
 /// Every surface, in the order of the runs.
 pub(super) const SURFACES: &[Surface] = &[
@@ -185,11 +200,14 @@ pub(super) const SURFACES: &[Surface] = &[
             ErrorCode::Cancelled => "exit 143".to_owned(),
             code => format!("exit {}", code.exit_code()),
         },
-        lacks: &[("fork", "a command holds nothing that a fork could copy")],
-        silent: &[
-            (ErrorCode::Forked, "a command holds nothing that a fork could copy"),
-            (ErrorCode::Deadlock, "each command is a session of its own"),
+        lacks: &[
+            ("fork", "a command holds nothing that a fork could copy"),
+            ("upgrade", ONE_MODE),
+            ("start-upgrade", ONE_MODE),
+            ("downgrade", ONE_MODE),
+            ("heed", "a command isn't called; `git lock status` tells who waits"),
         ],
+        silent: &[(ErrorCode::Forked, "a command holds nothing that a fork could copy")],
     },
 ];
 
