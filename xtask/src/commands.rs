@@ -29,6 +29,7 @@ pub(crate) fn test(root: &Path) -> Result<(), String> {
     crate::python::test(root)?;
     crate::examples::test(root)?;
     crate::conformance::run_with(root, &[])?;
+    crate::conformance::philosophers(root, &["--seats".to_owned(), "8".to_owned()])?;
     model(root, &[])?;
     crate::torture::run_with(root, &["--slice".to_owned()])
 }

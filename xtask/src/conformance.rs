@@ -49,6 +49,19 @@ pub(crate) fn run_with(root: &Path, arguments: &[String]) -> Result<(), String> 
     }
 }
 
+/// `cargo xtask philosophers`: the same programs, around a table.
+pub(crate) fn philosophers(root: &Path, arguments: &[String]) -> Result<(), String> {
+    let mut all = vec!["--philosophers".to_owned(), "5,12,50".to_owned()];
+    for pair in arguments.chunks(2) {
+        match pair {
+            [flag, value] if flag == "--seats" => all[1].clone_from(value),
+            [flag, _] if flag == "--meals" || flag == "--surface" => all.extend(pair.iter().cloned()),
+            _ => return Err("usage: cargo xtask philosophers [--seats N,N] [--meals N] [--surface NAME]".to_owned()),
+        }
+    }
+    run_with(root, &all)
+}
+
 /// The surfaces with a core that has faults to be seeded, as none that is shipped has, in one folder.
 fn faulty(root: &Path) -> Result<PathBuf, String> {
     // Built together, they share the features that the tests ask of the core.

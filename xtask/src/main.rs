@@ -23,6 +23,7 @@ cargo xtask COMMAND
   c                         libgitlock as C and C++ programs use it
   conformance [FILTER]      the scenarios of tests/conformance, on every surface and mixed; `--surface NAME`, `--jobs N`
   examples                  every example in examples/, run as a user would
+  philosophers [--seats N,N] [--meals N]   dining philosophers, a process each, in every language (default 5,12,50)
   python                    the wheel, its tests, and its types
   install --prefix DIR      libgitlock where pkg-config finds it, and git-lock
   bench [--core | --surfaces]        speed, beside bare system calls, git commands, and what other languages have
@@ -42,6 +43,7 @@ fn main() -> ExitCode {
         Some("codegen") => commands::codegen(&root, rest),
         Some("c") => c::test(&root),
         Some("conformance") => conformance::run_with(&root, rest),
+        Some("philosophers") => conformance::philosophers(&root, rest),
         Some("python") => python::test(&root),
         Some("examples") => examples::test(&root),
         Some("install") => install::run_with(&root, rest),

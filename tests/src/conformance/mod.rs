@@ -5,6 +5,7 @@
 //! different surfaces as its roles.
 
 mod expect;
+mod philosophers;
 mod plan;
 mod play;
 mod role;
@@ -21,10 +22,12 @@ pub use table::Programs;
 
 /// Runs what the command line asks for: `[FILTER] [--jobs N] [--surface NAME]... --FLAG PATH...`, with a
 /// path for each of the programs that `cargo xtask conformance` builds, and with `--faulty-FLAG` for those
-/// that have faults seeded.
+/// that have faults seeded. `--philosophers N[,N...]` and `--meals N` seat philosophers instead.
 pub fn main(arguments: impl Iterator<Item = String>) -> Result<(), String> {
     let mut choice = suite::Choice { jobs: 2, filter: None, surfaces: Vec::new() };
     let (mut scenarios, mut sound, mut faulty) = (PathBuf::new(), Programs::default(), Vec::new());
+    let (mut seats, mut meals) = (Vec::new(), 2);
+    let number = |flag: &str, text: &str| text.parse().map_err(|_| format!("--{flag} {text:?} is no number"));
     let mut arguments = arguments;
     while let Some(word) = arguments.next() {
         let Some(flag) = word.strip_prefix("--") else {
@@ -33,7 +36,11 @@ pub fn main(arguments: impl Iterator<Item = String>) -> Result<(), String> {
         };
         let value = arguments.next().ok_or_else(|| format!("--{flag} needs a value"))?;
         match flag {
-            "jobs" => choice.jobs = value.parse().map_err(|_| format!("--jobs {value:?} is no number"))?,
+            "jobs" => choice.jobs = number(flag, &value)?,
+            "meals" => meals = number(flag, &value)?,
+            "philosophers" => {
+                seats = value.split(',').map(|seats| number(flag, seats)).collect::<Result<_, String>>()?;
+            }
             "surface" => choice.surfaces.push(value),
             "scenarios" => scenarios = value.into(),
             _ => match flag.strip_prefix("faulty-") {
@@ -45,6 +52,9 @@ pub fn main(arguments: impl Iterator<Item = String>) -> Result<(), String> {
     let mut with_faults = sound.clone();
     faulty.into_iter().try_for_each(|(flag, value)| set(&mut with_faults, &flag, value))?;
     let start = play::processes(sound, with_faults);
+    if !seats.is_empty() {
+        return philosophers::run(&seats, meals, &choice.surfaces, &start);
+    }
     suite::run(scenario::read_all(&scenarios)?, &choice, &start)
 }
 
