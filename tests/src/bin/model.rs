@@ -8,7 +8,7 @@ use std::{
 
 use gitlock::lock::fault::{Fault, Faults};
 use gitlock_tests::{
-    model::{Found, RULES, Scenario, caught, explore, scenarios},
+    model::{Found, RULES, Report, caught, explore, scenarios, several},
     reference::history,
 };
 
@@ -22,11 +22,11 @@ fn main() -> ExitCode {
         ["--only", scenario] => faultless(full, scenario),
         ["--faults"] => every_fault(full),
         ["--histories", count] if count.parse::<u64>().is_ok() => histories(count.parse().unwrap_or(0)),
-        ["--fault", name] => match Fault::ALL.iter().find(|fault| fault.as_str() == name) {
-            Some(fault) => one_fault(*fault, full),
+        ["--fault", name] => match every_rule().find(|fault| fault.as_str() == name) {
+            Some(fault) => one_fault(fault, full),
             None => {
                 eprintln!("no fault is called {name:?}; those of the rules are:");
-                RULES.iter().for_each(|fault| eprintln!("  {}", fault.as_str()));
+                every_rule().for_each(|fault| eprintln!("  {}", fault.as_str()));
                 ExitCode::from(2)
             }
         },
@@ -37,23 +37,46 @@ fn main() -> ExitCode {
     }
 }
 
+/// A world to explore, and how.
+type World = (&'static str, Box<dyn Fn() -> gitlock::Result<Report> + Sync>);
+
+/// The worlds of one lock, and those of several.
+fn worlds(full: bool) -> Vec<World> {
+    let one = scenarios(full)
+        .into_iter()
+        .map(|scenario| -> World { (scenario.name, Box::new(move || explore(&scenario, Faults::NONE))) });
+    let several = several::groves(full)
+        .into_iter()
+        .map(|grove| -> World { (grove.name, Box::new(move || several::explore(&grove, Faults::NONE))) });
+    one.chain(several).collect()
+}
+
+/// The faults that leave out a rule, of one lock or of several.
+fn every_rule() -> impl Iterator<Item = Fault> {
+    RULES.iter().chain(several::RULES).copied()
+}
+
+fn find(fault: Fault, full: bool) -> gitlock::Result<Option<(&'static str, Found)>> {
+    if several::RULES.contains(&fault) { several::caught(fault, full) } else { caught(fault, full) }
+}
+
 /// Everything as it should be: no invariant may break in any state.
 fn faultless(full: bool, only: &str) -> ExitCode {
-    let worlds: Vec<Scenario> = scenarios(full).into_iter().filter(|scenario| scenario.name.contains(only)).collect();
+    let worlds: Vec<World> = worlds(full).into_iter().filter(|world| world.0.contains(only)).collect();
     let (mut states, mut steps, mut sound) = (0, 0, true);
-    for (scenario, report) in worlds.iter().zip(on_all_cores(&worlds, |scenario| explore(scenario, Faults::NONE))) {
+    for ((name, _), report) in worlds.iter().zip(on_all_cores(&worlds, |(_, explore)| explore())) {
         match report {
             Ok(report) => {
-                println!("{:24}{:>10} states {:>10} steps", scenario.name, report.states, report.steps);
+                println!("{name:24}{:>10} states {:>10} steps", report.states, report.steps);
                 (states, steps) = (states + report.states, steps + report.steps);
                 if let Some(found) = report.found {
-                    println!("{}: BROKEN", scenario.name);
+                    println!("{name}: BROKEN");
                     tell(&found);
                     sound = false;
                 }
             }
             Err(error) => {
-                eprintln!("{}: {error}", scenario.name);
+                eprintln!("{name}: {error}");
                 sound = false;
             }
         }
@@ -80,8 +103,8 @@ fn every_fault(full: bool) -> ExitCode {
     if faultless(full, "") != ExitCode::SUCCESS {
         return ExitCode::FAILURE;
     }
-    let mut missed = 0;
-    for (fault, found) in RULES.iter().zip(on_all_cores(RULES, |fault| caught(*fault, full))) {
+    let (mut missed, rules) = (0, every_rule().collect::<Vec<_>>());
+    for (fault, found) in rules.iter().zip(on_all_cores(&rules, |fault| find(*fault, full))) {
         match found {
             Ok(Some((scenario, Found { invariant, what, .. }))) => {
                 println!("{:24}caught by {:24} in {scenario}: {what}", fault.as_str(), invariant.to_string());
@@ -96,7 +119,7 @@ fn every_fault(full: bool) -> ExitCode {
             }
         }
     }
-    println!("{} of {} faults caught", RULES.len() - missed, RULES.len());
+    println!("{} of {} faults caught", rules.len() - missed, rules.len());
     if missed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
@@ -125,7 +148,7 @@ fn on_all_cores<T: Sync, R: Send>(items: &[T], apply: impl Fn(&T) -> R + Sync) -
 
 /// Whoever seeds a fault wants to see it: success is that it is caught.
 fn one_fault(fault: Fault, full: bool) -> ExitCode {
-    match caught(fault, full) {
+    match find(fault, full) {
         Ok(Some((scenario, found))) => {
             println!("{}: caught in {scenario}", fault.as_str());
             tell(&found);

@@ -39,14 +39,19 @@ mod fair;
 mod invariants;
 mod scenarios;
 mod search;
+pub mod several;
 mod world;
 
 use std::fmt;
 
-use gitlock::{Mode, lock::fault::Fault};
+use gitlock::{
+    Mode, Result,
+    lock::fault::{Fault, Faults},
+};
 
 pub use scenarios::{RULES, caught, scenarios, small};
-pub use search::{Found, Report, explore};
+use search::Space;
+pub use search::{Found, Report};
 
 /// How long after its last look at its guard a client may still act, in milliseconds: what the
 /// safety margin, never less than this, is there for.
@@ -77,6 +82,12 @@ pub enum Invariant {
     RefMeansHeld,
     /// A live waiter is served as soon as the leases and claim windows before it allow.
     ServedInTime,
+    /// Who was told that it holds several locks has all of them, and every intent above them.
+    WholeOrNothing,
+    /// Nothing is held, between any two edits, without its intents above it.
+    IntentsStand,
+    /// A deadlock is reported exactly when some would wait for ever, with one victim, the same from every side.
+    DeadlockIsOne,
 }
 
 impl fmt::Display for Invariant {
@@ -91,6 +102,9 @@ impl fmt::Display for Invariant {
             Invariant::NobodyWaitsForNothing => "nobody waits for nothing",
             Invariant::RefMeansHeld => "ref means held",
             Invariant::ServedInTime => "served in time",
+            Invariant::WholeOrNothing => "whole or nothing",
+            Invariant::IntentsStand => "intents stand",
+            Invariant::DeadlockIsOne => "a deadlock is one",
         })
     }
 }
@@ -168,4 +182,43 @@ pub(crate) struct Actor {
     pub(crate) wall_lead: i64,
     /// From this tick on its wall clock is an hour behind.
     pub(crate) set_back_at: Option<u16>,
+}
+
+/// The rules that one exploration goes by, and what it knows of how states go on.
+struct OneLock<'a> {
+    rules: world::Rules<'a>,
+    fair: fair::Fair,
+}
+
+impl Space for OneLock<'_> {
+    type World = world::World;
+    type Step = world::Step;
+
+    fn first(&self) -> Result<world::World> {
+        world::World::first(&self.rules)
+    }
+
+    fn key(&self, world: &world::World) -> u64 {
+        world.key(&self.rules)
+    }
+
+    fn check(&mut self, world: &world::World, key: u64) -> std::result::Result<(), Violation> {
+        self.fair.check(&self.rules, world, key)
+    }
+
+    fn steps(&self, world: &world::World, steps: &mut Vec<world::Step>) {
+        world.steps(&self.rules, steps);
+    }
+
+    fn after(&self, world: &world::World, step: world::Step) -> std::result::Result<world::World, Violation> {
+        world.after(&self.rules, step)
+    }
+}
+
+/// Follows every order of events of this scenario.
+///
+/// # Errors
+/// If the world can't be made at all.
+pub fn explore(scenario: &Scenario, faults: Faults) -> Result<Report> {
+    search::explore(&mut OneLock { rules: world::Rules::new(scenario, faults), fair: fair::Fair::default() })
 }

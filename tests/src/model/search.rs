@@ -2,16 +2,13 @@
 
 use std::{
     collections::{HashMap, VecDeque},
+    fmt,
     hash::{BuildHasherDefault, Hasher},
 };
 
-use gitlock::{Result, lock::fault::Faults};
+use gitlock::Result;
 
-use super::{
-    Invariant, Scenario, Violation,
-    fair::Fair,
-    world::{Rules, Step, World},
-};
+use super::{Invariant, Violation};
 
 /// What an exploration found.
 #[derive(Clone, Debug)]
@@ -51,38 +48,52 @@ impl Hasher for AsItIs {
     }
 }
 
-/// How each state was first come to.
-type From = HashMap<u64, (u64, Step), BuildHasherDefault<AsItIs>>;
+/// What can be explored.
+pub(super) trait Space {
+    /// A state.
+    type World: Clone;
+    /// An event.
+    type Step: Copy + fmt::Display;
+    fn first(&self) -> Result<Self::World>;
+    /// What a state is known by.
+    fn key(&self, world: &Self::World) -> u64;
+    /// Checks what must hold in a new state, and of how it goes on.
+    fn check(&mut self, world: &Self::World, key: u64) -> std::result::Result<(), Violation>;
+    /// Every step that may come next.
+    fn steps(&self, world: &Self::World, steps: &mut Vec<Self::Step>);
+    fn after(&self, world: &Self::World, step: Self::Step) -> std::result::Result<Self::World, Violation>;
+}
 
-/// Follows every order of events of this scenario.
+/// How each state was first come to; the first state by nothing.
+type From<S> = HashMap<u64, (u64, Option<S>), BuildHasherDefault<AsItIs>>;
+
+/// Follows every order of events, breadth first.
 ///
 /// # Errors
 /// If the world can't be made at all.
-pub fn explore(scenario: &Scenario, faults: Faults) -> Result<Report> {
-    let rules = Rules::new(scenario, faults);
-    let first = World::first(&rules)?;
-    let start = first.key(&rules);
-    let mut from = From::default();
-    from.insert(start, (start, Step::Tick));
-    let mut fair = Fair::default();
+pub(super) fn explore<S: Space>(space: &mut S) -> Result<Report> {
+    let first = space.first()?;
+    let start = space.key(&first);
+    let mut from: From<S::Step> = HashMap::default();
+    from.insert(start, (start, None));
     let mut queue = VecDeque::from([(start, first)]);
     let (mut steps, mut possible) = (0, Vec::new());
     let report = |states, steps, found| Ok(Report { states, steps, found });
     while let Some((key, world)) = queue.pop_front() {
-        if let Err(violation) = fair.check(&rules, &world, key) {
+        if let Err(violation) = space.check(&world, key) {
             return report(from.len(), steps, Some(found(violation, &from, key, None)));
         }
         possible.clear();
-        world.steps(&rules, &mut possible);
+        space.steps(&world, &mut possible);
         for step in &possible {
             steps += 1;
-            let next = match world.after(&rules, *step) {
+            let next = match space.after(&world, *step) {
                 Ok(next) => next,
                 Err(violation) => return report(from.len(), steps, Some(found(violation, &from, key, Some(*step)))),
             };
-            let reached = next.key(&rules);
+            let reached = space.key(&next);
             if let std::collections::hash_map::Entry::Vacant(entry) = from.entry(reached) {
-                entry.insert((key, *step));
+                entry.insert((key, Some(*step)));
                 queue.push_back((reached, next));
             }
         }
@@ -90,10 +101,10 @@ pub fn explore(scenario: &Scenario, faults: Faults) -> Result<Report> {
     report(from.len(), steps, None)
 }
 
-fn found(violation: Violation, from: &From, at: u64, last: Option<Step>) -> Found {
-    let mut trace: Vec<String> = last.iter().map(Step::to_string).collect();
+fn found<S: fmt::Display>(violation: Violation, from: &From<S>, at: u64, last: Option<S>) -> Found {
+    let mut trace: Vec<String> = last.iter().map(S::to_string).collect();
     let mut at = at;
-    while let Some((before, step)) = from.get(&at).filter(|(before, _)| *before != at) {
+    while let Some((before, Some(step))) = from.get(&at) {
         trace.push(step.to_string());
         at = *before;
     }
