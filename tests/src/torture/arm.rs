@@ -6,8 +6,11 @@ use std::{
     process::{Child, Command, Stdio},
 };
 
+use gitlock::lock::fault::Fault;
+
 use super::{
     figures::{Figures, LogReader, tail},
+    forest,
     loops::{GitLoop, Running},
     scene::{LOCK_REF, Scene},
     support::{Random, descendants, kill_descendant, look, millis, pause},
@@ -22,12 +25,26 @@ pub(crate) enum ArmKind {
     Legacy,
     /// The surfaces of other languages together.
     Languages,
+    /// Trees, sets and slots.
+    Trees,
+    /// The same, and processes are killed.
+    TreesKills,
     Control,
+    /// Trees with a seeded fault.
+    TreesControl,
 }
 
 impl ArmKind {
-    pub(crate) const ALL: [ArmKind; 5] =
-        [ArmKind::Exclusion, ArmKind::Kills, ArmKind::Legacy, ArmKind::Languages, ArmKind::Control];
+    pub(crate) const ALL: [ArmKind; 8] = [
+        ArmKind::Exclusion,
+        ArmKind::Kills,
+        ArmKind::Legacy,
+        ArmKind::Languages,
+        ArmKind::Trees,
+        ArmKind::TreesKills,
+        ArmKind::Control,
+        ArmKind::TreesControl,
+    ];
 
     pub(crate) fn name(self) -> &'static str {
         match self {
@@ -35,12 +52,30 @@ impl ArmKind {
             ArmKind::Kills => "kills",
             ArmKind::Legacy => "legacy",
             ArmKind::Languages => "languages",
+            ArmKind::Trees => "trees",
+            ArmKind::TreesKills => "trees-kills",
             ArmKind::Control => "control",
+            ArmKind::TreesControl => "trees-control",
         }
     }
 
     pub(crate) fn by_name(name: &str) -> Option<ArmKind> {
         ArmKind::ALL.into_iter().find(|arm| arm.name() == name)
+    }
+
+    /// Whether somebody is killed.
+    pub(crate) fn kills(self) -> bool {
+        matches!(self, ArmKind::Kills | ArmKind::TreesKills)
+    }
+
+    /// Whether it is about trees, sets and slots.
+    pub(crate) fn is_forest(self) -> bool {
+        matches!(self, ArmKind::Trees | ArmKind::TreesKills | ArmKind::TreesControl)
+    }
+
+    /// Whether it has to be caught.
+    pub(crate) fn is_control(self) -> bool {
+        matches!(self, ArmKind::Control | ArmKind::TreesControl)
     }
 
     fn roles(self, cli: bool) -> Vec<&'static str> {
@@ -50,7 +85,12 @@ impl ArmKind {
             ArmKind::Kills => [&["library", "library", "library", "library", "plain"], cli].concat(),
             ArmKind::Legacy => [&["library", "library", "library", "legacy", "plain"], &cli[..cli.len() / 2]].concat(),
             ArmKind::Languages => [&["library", "library", "plain"], &cli[..cli.len() / 2]].concat(),
+            ArmKind::Trees | ArmKind::TreesKills => {
+                let cli = if cli.is_empty() { &[][..] } else { &["forest-cli", "forest-cli"] };
+                [&["forest", "forest", "forest", "forest"], cli].concat()
+            }
             ArmKind::Control => vec!["gix", "gix", "gix"],
+            ArmKind::TreesControl => vec!["forest", "forest", "forest", "forest"],
         }
     }
 
@@ -60,11 +100,11 @@ impl ArmKind {
         const GC_NOW: GitLoop = GitLoop { arguments: &["gc", "--prune=now", "--quiet"], pause: 500_000 };
         const REPACK: GitLoop = GitLoop { arguments: &["repack", "-a", "-d", "-q"], pause: 800_000 };
         match self {
-            ArmKind::Exclusion => &[PACK, GC_NOW, REPACK],
             ArmKind::Languages => &[PACK, GC],
+            ArmKind::Exclusion | ArmKind::Trees => &[PACK, GC_NOW, REPACK],
             // No `repack -a -d`: it throws unreachable objects away, also those that a gc is just packing.
-            ArmKind::Kills => &[PACK, GC],
-            ArmKind::Legacy => &[PACK, GC],
+            ArmKind::Kills | ArmKind::TreesKills => &[PACK, GC],
+            ArmKind::Legacy | ArmKind::TreesControl => &[PACK, GC],
             ArmKind::Control => &[GitLoop { arguments: &["pack-refs", "--all"], pause: 1 }],
         }
     }
@@ -82,6 +122,8 @@ pub(crate) struct Extent {
     pub(crate) git_lock: Option<PathBuf>,
     /// What the arm of the languages has beside them: `ROLE=PROGRAM[,ARGUMENT]`.
     pub(crate) workers: Vec<String>,
+    /// What the library leaves out in the arms of trees.
+    pub(crate) fault: Option<Fault>,
 }
 
 /// How long nobody may get the lock before that is a fault, in milliseconds.
@@ -138,7 +180,7 @@ fn one_round(arm: ArmKind, extent: &Extent, want: u64, most_millis: u64, seed: u
     let mut round = Round { arm, extent, scene, random: Random::new(seed), slots: Vec::new(), figures };
     round.go(want, most_millis);
     round.figures.millis = millis() - started;
-    if !round.figures.faults.is_empty() && arm != ArmKind::Control {
+    if !round.figures.faults.is_empty() && !arm.is_control() {
         println!("  the folder of the round with seed {seed} is kept: {}", folder.keep().display());
     }
     round.figures
@@ -155,7 +197,7 @@ pub(super) fn set_up(scene: &Scene, arm: ArmKind) -> Result<(), String> {
         vec!["config", "user.email", "tester@example.com"],
         vec!["pack-refs", "--all"],
     ];
-    if arm == ArmKind::Kills {
+    if arm.kills() {
         steps.push(vec!["config", "gitlock.staleLockAge", "300"]);
     }
     for step in steps {
@@ -200,7 +242,7 @@ impl Round<'_> {
             .enumerate()
             .map(|(at, what)| Running::start(&self.scene, *what, at, self.random.next()))
             .collect();
-        let mut log = LogReader::new(self.arm != ArmKind::Legacy);
+        let mut log = LogReader::new(self.arm != ArmKind::Legacy && !self.arm.is_forest());
         let mut told = 0;
         self.watch(want, most_millis, &loops, &mut log, &mut told);
         let stopped = fs::write(self.scene.stop_file(), "").is_ok();
@@ -219,18 +261,21 @@ impl Round<'_> {
         if errors.contains("panicked") {
             self.figures.faults.push(format!("a worker panicked: {}", errors.trim().replace('\n', " | ")));
         }
+        if self.arm == ArmKind::TreesControl {
+            return;
+        }
         if self.arm == ArmKind::Control {
             if self.scene.git_dir().join(LOCK_REF).exists() || self.is_packed() {
                 self.figures.faults.push("LEAKED LOCK: all have gone, and the ref is there".to_owned());
             }
             return;
         }
-        if self.figures.git.killed > 0 && self.arm != ArmKind::Kills {
+        if self.figures.git.killed > 0 && !self.arm.kills() {
             // Nobody killed it: Git crashed, on an object that was pruned, and left what it held.
             let lock = self.scene.git_dir().join("objects/info/commit-graph.lock");
             self.figures.git.leftovers += u64::from(fs::remove_file(lock).is_ok());
         }
-        if self.figures.git.missing > 0 && self.arm == ArmKind::Kills {
+        if self.figures.git.missing > 0 && self.arm.kills() {
             let words = self.figures.git.words.join("; ");
             self.figures.faults.push(format!("git gc with its default expiry met missing objects: {words}"));
         }
@@ -267,6 +312,7 @@ impl Round<'_> {
             .arg(self.scene.root())
             .args([self.random.next().to_string(), self.arm.name().to_owned()])
             .arg(git_lock)
+            .env(forest::FAULT, self.extent.fault.map_or("", Fault::as_str))
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(errors)
@@ -295,7 +341,7 @@ impl Round<'_> {
                 self.figures.faults.push(format!("STALL: nobody got the lock for {stall} ms: {state:?}"));
                 return;
             }
-            if self.arm == ArmKind::Kills && millis() >= next_kill {
+            if self.arm.kills() && millis() >= next_kill {
                 self.kill_somebody(loops);
                 next_kill = millis() + 10 + self.random.below(150);
             }
@@ -322,7 +368,7 @@ impl Round<'_> {
         let killable: Vec<usize> = (0..self.slots.len()).filter(|at| self.slots[*at].role != "plain").collect();
         let at = killable[usize::try_from(self.random.below(killable.len() as u64)).unwrap_or(0)];
         let pid = self.slots[at].child.id();
-        if dice == 1 && self.slots[at].role == "cli" {
+        if dice == 1 && self.slots[at].role.ends_with("cli") {
             let below = descendants(pid);
             let which = usize::try_from(self.random.below(below.len() as u64)).unwrap_or(0);
             self.figures.kills += u64::from(below.get(which).is_some_and(|victim| kill_descendant(pid, *victim)));
@@ -341,9 +387,9 @@ impl Round<'_> {
 
     fn end_workers(&mut self) {
         // With kills, half of them don't get to the end of what they were doing.
-        let kills = self.arm == ArmKind::Kills;
+        let kills = self.arm.kills();
         for (at, slot) in self.slots.iter_mut().enumerate() {
-            if kills && at % 2 == 0 && slot.role == "library" {
+            if kills && at % 2 == 0 && matches!(&*slot.role, "library" | "forest") {
                 let _ = slot.child.kill();
                 self.figures.kills += 1;
             }
@@ -379,7 +425,7 @@ impl Round<'_> {
             for pid in &strays {
                 let living = look(*pid).is_some_and(|view| !view.gone);
                 // Without kills, what a failed Git command left at work comes to its end by itself.
-                if self.arm == ArmKind::Kills || millis() - started > STALL {
+                if self.arm.kills() || millis() - started > STALL {
                     self.figures.strays += u64::from(living && kill_descendant(me, *pid));
                 }
             }

@@ -160,6 +160,9 @@ pub(crate) fn run(role: &str, worker: &mut Worker) {
         "plain" => worker.plain_git(),
         "legacy" => worker.legacy(),
         "gix" => worker.gix(),
+        "forest" => worker.forest(),
+        "forest-cli" => worker.forest_command_line(),
+        "forest-inside" => worker.forest_inside(),
         other => Witness::fault(&worker.witness, &format!("there is no role {other}")),
     }
 }

@@ -11,6 +11,7 @@ mod arm;
 pub mod fenced;
 mod figures;
 mod foreign;
+mod forest;
 mod kills;
 mod loops;
 mod scene;
@@ -23,6 +24,8 @@ use std::{
     process::ExitCode,
 };
 
+use gitlock::lock::fault::Fault;
+
 use arm::{ArmKind, Extent};
 use figures::Figures;
 use scene::{Scene, Witness};
@@ -30,13 +33,13 @@ use support::{Random, die_with_parent, millis, random_seed};
 use workers::Worker;
 
 const USAGE: &str = "\
-usage: torture [OPTIONS]                  the arms exclusion, kills, legacy, languages and control
+usage: torture [OPTIONS]                  all arms: exclusion, kills, legacy, languages, trees, trees-kills, and the controls
        torture [OPTIONS] kill-random      one process killed at random moments
        torture [OPTIONS] fork             the same with living children
        torture [OPTIONS] fenced           holders stopped past their lease while they change a ref
   --git-lock PATH      the git-lock program; without it the command line takes no part
   --worker ROLE=PROGRAM[,ARGUMENT]  a worker in another language; may be repeated
-  --acquisitions N     in all arms but control together (default 20000)
+  --acquisitions N     in all arms but the controls together (default 20000)
   --seconds S          the most that one arm takes (default: no limit; the control arm 60)
   --arm NAME           only this arm
   --rounds N           of kill-random (default 10000), fork (default 500) and fenced (default 1000)
@@ -44,6 +47,9 @@ usage: torture [OPTIONS]                  the arms exclusion, kills, legacy, lan
   --disk               in the folder for temporary files too, beside tmpfs
   --slice              everything, in about a minute
 ";
+
+/// What the control arm of trees leaves out, one after another.
+const FOREST_FAULTS: [Fault; 3] = [Fault::IgnoreIntents, Fault::UncountedSlots, Fault::UpgradeBesideOthers];
 
 /// What the command line says.
 #[derive(Debug, Default)]
@@ -111,7 +117,7 @@ fn work(arguments: &[String]) -> ExitCode {
         "fenced-holder" => fenced::holder(&scene, seed),
         role => {
             // What runs under `git-lock run` is the guardian's to end.
-            if role != "inside" {
+            if !role.ends_with("inside") {
                 die_with_parent();
             }
             let Ok(witness) = Witness::new(&scene, role) else { return ExitCode::from(2) };
@@ -197,13 +203,14 @@ fn arms(settings: &Settings, place: &str, folder: &Path, random: &mut Random) ->
             _ if settings.arm.is_some() => 10,
             ArmKind::Exclusion => 6,
             ArmKind::Kills => 2,
-            ArmKind::Legacy | ArmKind::Languages => 1,
-            ArmKind::Control => 10,
+            ArmKind::Legacy | ArmKind::Languages | ArmKind::TreesKills => 1,
+            ArmKind::Trees => 2,
+            ArmKind::Control | ArmKind::TreesControl => 10,
         };
-        let control = arm == ArmKind::Control;
+        let control = arm.is_control();
         let most = if control { Some(60) } else { settings.slice.then_some(12) };
         let seconds = settings.seconds.or(most).unwrap_or(7 * 86_400);
-        let extent = Extent {
+        let mut extent = Extent {
             acquisitions: if control { u64::MAX / 2 } else { (total / 10 * tenths).max(1) },
             millis: seconds * 1_000,
             round: if control { u64::MAX / 2 } else { 20_000 },
@@ -211,15 +218,23 @@ fn arms(settings: &Settings, place: &str, folder: &Path, random: &mut Random) ->
             folder: folder.to_owned(),
             git_lock: settings.git_lock.clone(),
             workers: settings.workers.clone(),
+            fault: None,
         };
-        let figures = arm::run(arm, &extent);
-        print(arm, place, &figures);
-        faults += if control { usize::from(figures.faults.is_empty()) } else { figures.faults.len() };
+        let seeds: Vec<Option<Fault>> = match arm {
+            ArmKind::TreesControl => FOREST_FAULTS.iter().copied().map(Some).collect(),
+            _ => vec![None],
+        };
+        for fault in seeds {
+            extent.fault = fault;
+            let figures = arm::run(arm, &extent);
+            print(arm, place, &figures, fault);
+            faults += if control { usize::from(figures.faults.is_empty()) } else { figures.faults.len() };
+        }
     }
     faults
 }
 
-fn print(arm: ArmKind, place: &str, figures: &Figures) {
+fn print(arm: ArmKind, place: &str, figures: &Figures, fault: Option<Fault>) {
     println!(
         "{:<10} {:<6} {:>7.1} {:>6} {:>9} {:>9} {:>7} {:>7} {:>7} {:>6} {:>6} {:>6} {:>9} {:>8} {:>8} {:>6}",
         arm.name(),
@@ -227,8 +242,8 @@ fn print(arm: ArmKind, place: &str, figures: &Figures) {
         figures.millis as f64 / 1_000.0,
         figures.rounds,
         figures.acquisitions(),
-        figures.of("library") + figures.of("gix"),
-        figures.of("cli") + figures.of("inside"),
+        figures.of("library") + figures.of("gix") + figures.of("forest"),
+        ["cli", "inside", "forest-cli", "forest-inside"].map(|role| figures.of(role)).iter().sum::<u64>(),
         figures.of("plain"),
         figures.of("legacy"),
         figures.count("turned-away"),
@@ -250,7 +265,7 @@ fn print(arm: ArmKind, place: &str, figures: &Figures) {
             git.missing, git.missing_for
         );
     }
-    if figures.git.killed > 0 && arm != ArmKind::Kills {
+    if figures.git.killed > 0 && !arm.kills() {
         println!("  {} Git commands crashed, though nobody killed them", figures.git.killed);
     }
     if figures.git.leftovers > 0 {
@@ -262,11 +277,16 @@ fn print(arm: ArmKind, place: &str, figures: &Figures) {
             println!("  {words}");
         }
     }
-    match (arm, figures.faults.is_empty()) {
-        (ArmKind::Control, true) => {
-            println!("  NOT CAUGHT: a harness that can't see gix's faults sees none of gitlock's")
+    if arm.is_forest() {
+        let counts = ["deadlock", "upgraded", "inherited"].map(|what| format!("{} {what}", figures.count(what)));
+        println!("  {}", counts.join(", "));
+    }
+    let seeded = fault.map_or("gix's faults", Fault::as_str);
+    match (arm.is_control(), figures.faults.is_empty()) {
+        (true, true) => {
+            println!("  NOT CAUGHT: a harness that can't see {seeded} sees none of gitlock's")
         }
-        (ArmKind::Control, false) => println!("  caught, as it must be: {}", figures.faults[0]),
+        (true, false) => println!("  {seeded} caught, as it must be: {}", figures.faults[0]),
         _ => {
             for fault in figures.faults.iter().take(20) {
                 println!("  FAULT {fault}");

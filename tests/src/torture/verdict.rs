@@ -13,6 +13,7 @@ use gitlock::LockManager;
 use super::{
     arm::ArmKind,
     figures::{Figures, LogReader},
+    forest::ROOTS,
     loops::clear_leftovers,
     scene::{JOURNAL_REF, LOCK, LOCK_REF, Scene},
     support::{millis, pause},
@@ -34,6 +35,15 @@ fn words(output: &Output) -> String {
 
 /// Looks at everything. Faults go into the figures.
 pub(crate) fn reach(scene: &Scene, arm: ArmKind, log: &LogReader, figures: &mut Figures) {
+    if arm.is_forest() {
+        let faults = [
+            forest_usable(scene, figures),
+            nothing_left(scene, arm, figures),
+            every_journal_tells(scene),
+            git_is_content(scene, arm, figures),
+        ];
+        return figures.faults.extend(faults.into_iter().flatten());
+    }
     let faults = [
         usable_again(scene, arm, log, figures),
         nothing_left(scene, arm, figures),
@@ -75,6 +85,56 @@ fn usable_again(scene: &Scene, arm: ArmKind, log: &LogReader, figures: &mut Figu
     faults
 }
 
+/// Somebody who comes now gets every tree, with nothing done by hand.
+fn forest_usable(scene: &Scene, figures: &mut Figures) -> Vec<String> {
+    let started = millis();
+    let manager = match LockManager::open(scene.repo()) {
+        Ok(manager) => manager,
+        Err(error) => return vec![format!("the repository can't be opened at the end: {error}")],
+    };
+    let guard = match manager.lock_all(&ROOTS).wait(USABLE_WITHIN).acquire() {
+        Ok(guard) => guard,
+        Err(error) => return vec![format!("NOT USABLE {} ms after the end: {error}", millis() - started)],
+    };
+    figures.recovery = millis() - started;
+    let mut faults = Vec::new();
+    faults.extend(guard.release().err().map(|error| format!("the last release failed: {error}")));
+    // What dead owners left further down ends when somebody looks.
+    faults.extend(manager.clean(None).err().map(|error| format!("clean failed at the end: {error}")));
+    manager.close();
+    faults
+}
+
+/// Of every lock: each tenure is in its journal once, and each token too.
+fn every_journal_tells(scene: &Scene) -> Vec<String> {
+    let journals = match git(scene, &["for-each-ref", "--format=%(refname)", "refs/gitvan/journal"]) {
+        Ok(output) => String::from_utf8_lossy(&output.stdout).into_owned(),
+        Err(error) => return vec![error],
+    };
+    let format =
+        "--format=%(trailers:key=Lock-Id,valueonly,separator=)%x09%(trailers:key=Lock-Token,valueonly,separator=)";
+    let mut faults = Vec::new();
+    for journal in journals.lines() {
+        let output = match git(scene, &["log", format, journal]) {
+            Ok(output) if output.status.success() => output,
+            Ok(output) => return vec![format!("JOURNAL: git log {journal} failed: {}", words(&output))],
+            Err(error) => return vec![error],
+        };
+        let (mut ids, mut tokens) = (HashSet::new(), HashSet::new());
+        for line in String::from_utf8_lossy(&output.stdout).lines() {
+            let (id, token) = line.split_once('\t').unwrap_or((line, ""));
+            if !ids.insert(id.to_owned()) {
+                faults.push(format!("JOURNAL: the tenure {id} ended twice in {journal}"));
+            }
+            if !token.is_empty() && !tokens.insert(token.to_owned()) {
+                faults.push(format!("REPEATED TOKEN in {journal}: {token}"));
+            }
+        }
+    }
+    faults.truncate(20);
+    faults
+}
+
 /// No lock ref, loose or packed, and no `.lock` file in the way.
 fn nothing_left(scene: &Scene, arm: ArmKind, figures: &mut Figures) -> Vec<String> {
     let mut faults = Vec::new();
@@ -94,7 +154,7 @@ fn nothing_left(scene: &Scene, arm: ArmKind, figures: &mut Figures) -> Vec<Strin
         let name = path.strip_prefix(scene.git_dir()).unwrap_or(&path).to_string_lossy().into_owned();
         let ours = name.starts_with("refs/gitvan") || name == "packed-refs.lock";
         // A killed Git may leave one where gitlock had no business since; it isn't gitlock's then.
-        if arm == ArmKind::Kills && !ours {
+        if arm.kills() && !ours {
             figures.git.leftovers += 1;
             let _ = fs::remove_file(path);
         } else {
@@ -189,7 +249,7 @@ fn git_is_content(scene: &Scene, arm: ArmKind, figures: &mut Figures) -> Vec<Str
             Ok(output) => last = words(&output),
             Err(error) => last = error,
         }
-        if arm == ArmKind::Kills {
+        if arm.kills() {
             figures.git.leftovers += clear_leftovers(scene, &last);
         }
         pause(300);

@@ -161,7 +161,7 @@ impl Worker {
         }
     }
 
-    fn git_lock(&self, program: &PathBuf, arguments: &[&str]) -> Command {
+    pub(crate) fn git_lock(&self, program: &PathBuf, arguments: &[&str]) -> Command {
         let mut command = Command::new(program);
         command.arg("-C").arg(self.scene.repo()).args(arguments).stdin(Stdio::null());
         command.env("GIT_CONFIG_NOSYSTEM", "1").env("GIT_CONFIG_GLOBAL", "/dev/null");
