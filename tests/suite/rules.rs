@@ -325,3 +325,48 @@ fn no_deadlock_is_told_of_one_owner_or_of_who_is_served() {
     waiting.cancel();
     held.release().unwrap();
 }
+
+/// Each has one lock at a time and waits for the other's release, for longer than it takes until somebody looks.
+#[test]
+fn threads_that_only_wait_for_each_others_release_are_in_no_deadlock() {
+    let (repo, manager) = opened();
+    let lost: Vec<gitlock::Error> = thread::scope(|scope| {
+        let work = |at: usize| {
+            let manager = &manager;
+            scope.spawn(move || -> gitlock::Result<()> {
+                for round in 0..6 {
+                    let guard = manager.lock(["x", "y"][(at + round) % 2]).wait(SOON).acquire()?;
+                    SystemClock.pause(Duration::from_millis(60));
+                    guard.release()?;
+                }
+                Ok(())
+            })
+        };
+        let threads: Vec<_> = (0..6).map(work).collect();
+        threads.into_iter().filter_map(|thread| thread.join().unwrap().err()).collect()
+    });
+    assert!(lost.is_empty(), "{lost:?}");
+    assert_eq!(refs(&repo), "");
+}
+
+/// Its owner waits for it, and for another that the releasing thread waits for too.
+#[test]
+fn a_lock_that_another_thread_releases_is_in_no_deadlock() {
+    let (repo, manager) = opened();
+    let (guard, other) = (manager.lock("x").acquire().unwrap(), session(&repo, "another"));
+    let held = other.lock("y").acquire().unwrap();
+    thread::scope(|scope| {
+        let releasing = scope.spawn(|| {
+            // On a thread, and so by an owner, of its own.
+            manager.lock("y").wait(SOON).acquire().unwrap().release().unwrap();
+            guard.release().unwrap();
+        });
+        scope.spawn(|| {
+            SystemClock.pause(Duration::from_millis(1_600));
+            held.release().unwrap();
+        });
+        manager.lock("x").wait(SOON).acquire().unwrap().release().unwrap();
+        releasing.join().unwrap();
+    });
+    assert_eq!(refs(&repo), "");
+}
