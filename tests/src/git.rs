@@ -44,6 +44,20 @@ pub fn run_git(dir: &Path, arguments: &[&str]) -> String {
     String::from_utf8_lossy(&output.stdout).trim().to_owned()
 }
 
+/// From here on this process makes repositories with refs of this format (`files`, `reftable`).
+pub fn use_ref_format(format: &str) {
+    // SAFETY: programs say so before they start threads.
+    unsafe { std::env::set_var(REF_FORMAT, format) };
+}
+
+/// The format of the refs of new repositories.
+pub fn ref_format() -> String {
+    std::env::var(REF_FORMAT).unwrap_or_else(|_| "files".to_owned())
+}
+
+/// What `git init` heeds.
+const REF_FORMAT: &str = "GIT_DEFAULT_REF_FORMAT";
+
 /// A repository in a folder that goes away with it.
 #[derive(Debug)]
 pub struct Repo {

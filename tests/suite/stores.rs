@@ -81,6 +81,16 @@ fn bare_repository() {
 }
 
 #[test]
+fn reftable_repository() {
+    files_suite(Repo::with(&["--ref-format=reftable"]).path(), &FilesOptions::default());
+    let bare = Repo::with(&["--bare", "--ref-format=reftable", "--object-format=sha256"]);
+    files_suite(bare.path(), &FilesOptions::default());
+    assert!(!bare.path().join("refs/gitvan").exists(), "Git would never see it");
+    let durable = FilesOptions { durable: true, ..FilesOptions::default() };
+    files_suite(Repo::with(&["--ref-format=reftable"]).path(), &durable);
+}
+
+#[test]
 fn sha256_repository() {
     let repo = Repo::with(&["--object-format=sha256"]);
     files_suite(repo.path(), &FilesOptions::default());

@@ -29,9 +29,14 @@ pub(crate) fn test(root: &Path) -> Result<(), String> {
     crate::python::test(root)?;
     crate::examples::test(root)?;
     crate::conformance::run_with(root, &[])?;
+    let reftable = |more: &[&str]| {
+        [&["--ref-format", "reftable"], more].concat().into_iter().map(str::to_owned).collect::<Vec<_>>()
+    };
+    crate::conformance::run_with(root, &reftable(&["--surface", "rust"]))?;
     crate::conformance::philosophers(root, &["--seats".to_owned(), "8".to_owned()])?;
     model(root, &[])?;
-    crate::torture::run_with(root, &["--slice".to_owned()])
+    crate::torture::run_with(root, &["--slice".to_owned()])?;
+    crate::torture::run_with(root, &reftable(&["--slice"]))
 }
 
 /// The files that are generated from the core's tables.

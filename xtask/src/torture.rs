@@ -24,7 +24,8 @@ pub(crate) fn run_with(root: &Path, arguments: &[String]) -> Result<(), String> 
 /// Whether the arm of the languages is among those that are asked for.
 fn wants_languages(arguments: &[String]) -> bool {
     let asked = |word: &str| arguments.iter().any(|argument| argument == word);
-    asked("languages") || !(asked("--arm") || asked("kill-random") || asked("fork"))
+    let one = ["--arm", "kill-random", "fork", "fenced", "--ref-format"];
+    asked("languages") || !one.into_iter().any(asked)
 }
 
 /// The workers of `tests/torture`, each through its language's package as users install it.

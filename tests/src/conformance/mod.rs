@@ -20,7 +20,7 @@ use std::path::PathBuf;
 
 pub use table::Programs;
 
-/// Runs what the command line asks for: `[FILTER] [--jobs N] [--surface NAME]... --FLAG PATH...`, with a
+/// Runs what the command line asks for: `[FILTER] [--jobs N] [--surface NAME]... [--ref-format F] --FLAG PATH...`, with a
 /// path for each of the programs that `cargo xtask conformance` builds, and with `--faulty-FLAG` for those
 /// that have faults seeded. `--philosophers N[,N...]` and `--meals N` seat philosophers instead.
 pub fn main(arguments: impl Iterator<Item = String>) -> Result<(), String> {
@@ -42,6 +42,7 @@ pub fn main(arguments: impl Iterator<Item = String>) -> Result<(), String> {
                 seats = value.split(',').map(|seats| number(flag, seats)).collect::<Result<_, String>>()?;
             }
             "surface" => choice.surfaces.push(value),
+            "ref-format" => crate::git::use_ref_format(&value),
             "scenarios" => scenarios = value.into(),
             _ => match flag.strip_prefix("faulty-") {
                 Some(flag) => faulty.push((flag.to_owned(), value)),

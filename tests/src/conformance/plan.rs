@@ -52,6 +52,12 @@ pub(super) fn plan<'a>(scenarios: &'a [Scenario], surfaces: &[&'static Surface],
             Action::Tool { operation, .. } => tool::missing(operation.name),
             _ => None,
         });
+        let other_refs = scenario.only_files.as_ref().filter(|_| crate::git::ref_format() != "files");
+        if let Some(why) = other_refs {
+            plan.skipped.push(format!("{}: not for refs of this format: {why}", scenario.name));
+            plan.excused.extend(scenario.codes());
+            continue;
+        }
         if let Some(why) = needs {
             plan.skipped.push(format!("{}: SKIPPED on this machine: {why}", scenario.name));
             plan.excused.extend(scenario.codes());

@@ -24,6 +24,8 @@ pub(super) struct Scenario {
     pub(super) faults: bool,
     /// Surfaces that it isn't for, and why.
     pub(super) except: Vec<(&'static str, String)>,
+    /// Why it is for repositories whose refs are files, and for no others.
+    pub(super) only_files: Option<String>,
     pub(super) steps: Vec<Step>,
 }
 
@@ -114,6 +116,7 @@ pub(super) fn parse(name: &str, file: &str, text: &str) -> Result<Scenario, Stri
         limits: Vec::new(),
         faults: false,
         except: Vec::new(),
+        only_files: None,
         steps: Vec::new(),
     };
     let mut known = BTreeSet::from(["repo".to_owned()]);
@@ -135,7 +138,7 @@ pub(super) fn parse(name: &str, file: &str, text: &str) -> Result<Scenario, Stri
 fn take(scenario: &mut Scenario, line: usize, text: &str, known: &mut BTreeSet<String>) -> Result<(), String> {
     let (subject, rest) = text.split_once(':').unwrap_or(("", text));
     let rest = rest.trim();
-    if matches!(subject, "title" | "roles" | "limit" | "build" | "except" | "only") {
+    if matches!(subject, "title" | "roles" | "limit" | "build" | "except" | "only" | "refs") {
         if !scenario.steps.is_empty() {
             return Err(format!("{subject:?} has to come before the first step"));
         }
@@ -196,6 +199,10 @@ fn header(scenario: &mut Scenario, subject: &str, rest: &str) -> Result<(), Stri
                     _ => return Err(format!("{role:?} is no role; roles are A, B, C")),
                 }
             }
+        }
+        "refs" => {
+            let why = rest.strip_prefix("files (").and_then(|why| why.strip_suffix(')'));
+            scenario.only_files = Some(why.ok_or("write `refs: files (why)`")?.to_owned());
         }
         "build" if rest == "with faults" => scenario.faults = true,
         "build" => return Err(format!("{rest:?} is no build; there is `with faults`")),

@@ -45,6 +45,7 @@ usage: torture [OPTIONS]                  all arms: exclusion, kills, legacy, la
   --rounds N           of kill-random (default 10000), fork (default 500) and fenced (default 1000)
   --seed N             the randomness (default: random, and printed)
   --disk               in the folder for temporary files too, beside tmpfs
+  --ref-format F       in repositories whose refs are in this format (default files); the arms exclusion and fenced
   --slice              everything, in about a minute
 ";
 
@@ -97,6 +98,7 @@ fn parse(arguments: &[String]) -> Result<Settings, String> {
                 let name = value()?;
                 settings.arm = Some(ArmKind::by_name(name).ok_or_else(|| format!("there is no arm {name:?}"))?);
             }
+            "--ref-format" => crate::git::use_ref_format(value()?),
             "--disk" => settings.disk = true,
             "--slice" => settings.slice = true,
             "kill-random" | "fork" | "fenced" => settings.mode = Some(word.clone()),
@@ -144,6 +146,8 @@ fn orchestrate(settings: &Settings) -> ExitCode {
     let mut random = Random::new(settings.seed);
     let mut faults = 0;
     for (place, folder) in folders {
+        // The other arms are about files: `.lock` files that are left behind, loose and packed refs.
+        let other_refs = crate::git::ref_format() != "files";
         if settings.mode.is_none() {
             faults += arms(settings, place, &folder, &mut random);
         }
@@ -155,7 +159,8 @@ fn orchestrate(settings: &Settings) -> ExitCode {
             faults += figures.faults.len();
         }
         for (mode, rounds, slice) in [("kill-random", 10_000, 300), ("fork", 500, 30)] {
-            if settings.mode.as_deref() == Some(mode) || settings.slice && settings.mode.is_none() {
+            let asked = settings.mode.as_deref() == Some(mode);
+            if asked || settings.slice && settings.mode.is_none() && !other_refs {
                 let rounds = settings.rounds.unwrap_or(if settings.slice { slice } else { rounds });
                 let started = millis();
                 let mut figures = kills::run(mode == "fork", rounds, random.next(), &folder);
@@ -192,7 +197,8 @@ fn arms(settings: &Settings, place: &str, folder: &Path, random: &mut Random) ->
     let mut faults = 0;
     for arm in ArmKind::ALL {
         let seed = random.next();
-        if settings.arm.is_some_and(|only| only != arm) {
+        let fit = crate::git::ref_format() == "files" || arm == ArmKind::Exclusion;
+        if settings.arm.is_some_and(|only| only != arm) || !fit {
             continue;
         }
         if arm == ArmKind::Languages && settings.workers.is_empty() {

@@ -13,7 +13,9 @@ use crate::{
 };
 
 use super::{
-    FilesStore, delete,
+    FilesStore,
+    backend::Format,
+    delete,
     lockfile::{self, LockFileReport},
 };
 
@@ -52,6 +54,13 @@ impl FilesStore {
             let ours = fs::read_dir(self.common_dir.join("gitlock")).into_iter().flatten().flatten();
             let temporary = ours.filter(|entry| entry.file_name().to_string_lossy().starts_with(delete::TEMPORARY));
             found.extend(temporary.map(|entry| Leftover::Temporary { path: entry.path() }));
+        }
+        if self.format(self.rules.timeout)? == Format::Reftable {
+            let locks = fs::read_dir(self.git_refs.folder()).into_iter().flatten().flatten();
+            let locks =
+                locks.map(|entry| entry.path()).filter(|path| path.extension().is_some_and(|end| end == "lock"));
+            found.extend(locks.filter_map(|path| lockfile::report(&path, &self.rules)).map(Leftover::LockFile));
+            return Ok(found);
         }
         for prefix in prefixes {
             self.look_through(&self.common_dir.join(prefix), prefix, &mut found)?;

@@ -41,8 +41,8 @@ impl FilesStore {
         let error = self.git.explain(&others.updates, &words);
         let busy = others.updates.iter().find_map(|update| {
             let folders = [self.git.git_dir(), self.common_dir()];
-            let mut locks = folders.iter().map(|folder| lockfile::lock_path(&folder.join(&update.name)));
-            locks.find(|path| path.exists())
+            let locks = folders.iter().map(|folder| lockfile::lock_path(&folder.join(&update.name)));
+            locks.chain([self.git_refs.lock_file()]).find(|path| path.exists())
         });
         match busy {
             Some(path) if error.code() == ErrorCode::RefsRefused => Err(Error::new(

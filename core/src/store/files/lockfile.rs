@@ -164,7 +164,7 @@ pub(super) fn sync_parent(path: &Path) -> io::Result<()> {
 }
 
 /// Short at first, since a transaction takes microseconds, and never longer than a claim would mind.
-fn backoff(round: u32) -> Duration {
+pub(super) fn backoff(round: u32) -> Duration {
     static SALT: AtomicU64 = AtomicU64::new(0x9e37_79b9_7f4a_7c15);
     let salt = SALT.fetch_add(0x9e37_79b9_7f4a_7c15, Ordering::Relaxed) ^ u64::from(std::process::id()) << 32;
     let spread = (salt ^ (salt >> 29)).wrapping_mul(0xbf58_476d_1ce4_e5b9) >> 40;
@@ -265,7 +265,7 @@ fn create_unmarked(path: &Path, rules: &LockRules) -> rustix::io::Result<OwnedFd
 
 /// What a waiter saw of one of Git's own `.lock` files, and since when.
 #[derive(Default)]
-struct Sighting {
+pub(super) struct Sighting {
     file: Option<(u64, u64)>,
     since: u64,
 }
@@ -276,7 +276,7 @@ fn identity(stat: &Stat) -> (u64, u64) {
 }
 
 /// Removes a `.lock` whose owner is provably gone. Returns whether it is worth trying again at once.
-fn break_if_stale(path: &Path, rules: &LockRules, seen: &mut Sighting) -> Result<bool> {
+pub(super) fn break_if_stale(path: &Path, rules: &LockRules, seen: &mut Sighting) -> Result<bool> {
     let _no_fork = NoFork::enter();
     let context = |error: Errno| Error::io(format_args!("can't look at {}", path.display()), error.into());
     let file = match rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW, Mode::empty()) {
@@ -403,7 +403,7 @@ pub(super) fn remove_by_hand(path: &Path, rules: &LockRules) -> Result<bool> {
     Ok(rustix::fs::lstat(path).is_err())
 }
 
-fn busy(path: &Path, rules: &LockRules) -> Error {
+pub(super) fn busy(path: &Path, rules: &LockRules) -> Error {
     let age = fs::metadata(path)
         .ok()
         .and_then(|meta| meta.modified().ok())

@@ -3,8 +3,10 @@
 //! Objects, configuration and discovery go through gix. Refs are read and written here, by Git's
 //! own files-backend protocol, because gix's ref transactions are not safe beside `git pack-refs`:
 //! they read the packed refs before they take the locks, and let go of packed-refs.lock before the
-//! loose file is gone.
+//! loose file is gone. Refs in the reftable format, which gix would misread, are left to `git`
+//! (`backend`, and `store/git_process`); all else is the same there.
 
+mod backend;
 mod delete;
 pub mod doctor;
 mod fenced;
@@ -33,7 +35,11 @@ use crate::{
     lock::fault::Faults,
     name::RefName,
     ref_update::RefUpdates,
-    store::{NewValue, Object, Oid, RefEdit, RefStore, Swept, Transacted, Watch, git_process::Git, object},
+    store::{
+        NewValue, Object, Oid, RefEdit, RefStore, Swept, Transacted, Watch,
+        git_process::{Git, GitRefs},
+        object,
+    },
 };
 
 pub use lockfile::LockFileReport;
@@ -90,8 +96,11 @@ pub struct FilesStore {
     sweep: sweep::Spool,
     recent: recent::Recent,
     settings: Settings,
-    /// What is left to a `git` program.
+    /// What is left to a `git` program: changes of other refs,
     git: Git,
+    /// and the refs themselves, where they aren't files.
+    git_refs: GitRefs,
+    seen: backend::Seen,
     /// The process generation that opened it: a forked child must leave it alone.
     generation: u64,
 }
@@ -237,7 +246,7 @@ impl RefStore for FilesStore {
     }
 
     fn watch(&self, prefix: &str) -> Result<Box<dyn Watch>> {
-        watch::start(&self.common_dir.join(prefix), self.rules.shared)
+        watch::start(&self.common_dir, prefix, &self.rules)
     }
 
     fn superseded(&self, objects: &[Oid]) {

@@ -8,20 +8,25 @@ use std::{
 use gix::{discover::upwards, sec::trust::Mapping};
 
 use crate::{
-    clock,
+    clock::{self, Clock},
     error::{Error, Result},
     error_code::ErrorCode,
-    store::git_process::Git,
+    store::git_process::{self, Git, GitRefs},
 };
 
 use super::{
-    FilesOptions, FilesStore, Settings, lockfile::LockRules, packed::PackedRefs, recent::Recent, shared::Shared,
+    FilesOptions, FilesStore, Settings,
+    backend::{self, Format},
+    lockfile::LockRules,
+    packed::PackedRefs,
+    recent::Recent,
+    shared::Shared,
     sweep::Spool,
 };
 
 /// The extensions that change nothing about where refs and objects are.
-const HARMLESS: [&str; 6] =
-    ["noop", "preciousobjects", "partialclone", "worktreeconfig", "relativeworktrees", "objectformat"];
+const HARMLESS: [&str; 7] =
+    ["noop", "noop-v1", "preciousobjects", "partialclone", "worktreeconfig", "relativeworktrees", "objectformat"];
 
 impl FilesStore {
     /// Opens the repository that `path` is in.
@@ -31,12 +36,25 @@ impl FilesStore {
     /// isn't a `safe.directory`, and [`ErrorCode::Unsupported`] for what would be misread.
     pub fn open(path: impl AsRef<Path>, options: &FilesOptions) -> Result<FilesStore> {
         let path = path.as_ref();
-        let repo = discover(path, options.environment)?.to_thread_local();
+        let started = options.clock.boot_ms();
+        let repo = loop {
+            match discover(path, options.environment) {
+                // While its refs are migrated, a repository may look like none.
+                Err(error)
+                    if error.code() == ErrorCode::NotARepository
+                        && backend::is_migrating(path, options.clock.now().wall)
+                        && options.clock.boot_ms().saturating_sub(started) < clock::millis(options.lock_timeout) =>
+                {
+                    options.clock.pause(std::time::Duration::from_millis(5));
+                }
+                found => break found?.to_thread_local(),
+            }
+        };
         let common_dir = absolute(repo.common_dir())?;
         check_trust(&repo)?;
         let config = repo.config_snapshot();
         let boolean = |key: &str| config.boolean(key).unwrap_or(false);
-        check_format(&config, &common_dir)?;
+        check_format(&config, &common_dir, &*options.clock)?;
         let hash = repo.object_hash();
         let settings = settings(&config)?;
         let durable = options.durable || settings.durable.unwrap_or(false);
@@ -62,7 +80,11 @@ impl FilesStore {
         let precious = boolean("extensions.preciousObjects");
         let packs = super::objects::Packs::open(&objects_dir, hash)
             .map_err(|error| Error::io(format_args!("can't open {}", objects_dir.display()), error))?;
+        let git = Git::new(&absolute(repo.git_dir())?, repo.workdir().map(absolute).transpose()?.as_deref());
         Ok(FilesStore {
+            git_refs: GitRefs::new(git.clone(), &common_dir.join("reftable"), hash.len_in_bytes(), durable),
+            git,
+            seen: backend::Seen::default(),
             hash,
             loose,
             packs: Mutex::new(packs),
@@ -71,7 +93,6 @@ impl FilesStore {
             sweep: Spool::new(options.sweep_grace, precious),
             recent: Recent::default(),
             settings,
-            git: Git::new(&absolute(repo.git_dir())?, repo.workdir().map(absolute).transpose()?.as_deref()),
             generation: crate::fork::generation(),
             common_dir,
         })
@@ -128,7 +149,7 @@ fn absolute(path: &Path) -> Result<PathBuf> {
 
 /// Refuses the formats and extensions that this store would misread, as Git itself would refuse
 /// what it doesn't know (gitrepository-layout, repository-version).
-fn check_format(config: &gix::config::Snapshot<'_>, common_dir: &Path) -> Result<()> {
+fn check_format(config: &gix::config::Snapshot<'_>, common_dir: &Path, clock: &dyn Clock) -> Result<()> {
     let refuse = |what: String, advice: &str| {
         let message =
             format!("the repository {} has {what}, which this gitlock would misread; {advice}", common_dir.display());
@@ -138,11 +159,14 @@ fn check_format(config: &gix::config::Snapshot<'_>, common_dir: &Path) -> Result
     if !(0..=1).contains(&version) {
         return refuse(format!("the format version {version}"), "use a newer gitlock");
     }
-    // On disk even where the configuration was edited by hand: this folder is the reftable backend.
-    if common_dir.join("reftable").is_dir() {
+    let on_disk = backend::once_settled(common_dir, clock)
+        .map_err(|error| Error::io(format_args!("can't read {}", common_dir.display()), error))?;
+    if on_disk == Format::Reftable {
+        git_process::find()?;
+    } else if common_dir.join("reftable").is_dir() {
         return refuse(
-            "its refs in the reftable format".to_owned(),
-            "use a repository with `extensions.refStorage=files`",
+            "a folder `reftable` that its configuration doesn't name".to_owned(),
+            "set `extensions.refStorage` to reftable if its refs are there, or remove the folder",
         );
     }
     let Some(sections) = config.plumbing().sections_by_name("extensions") else { return Ok(()) };
@@ -154,10 +178,12 @@ fn check_format(config: &gix::config::Snapshot<'_>, common_dir: &Path) -> Result
             let key = name.to_string().to_ascii_lowercase();
             if key == "refstorage" {
                 let value = section.body().value("refStorage").map(|value| value.to_string()).unwrap_or_default();
-                if !value.eq_ignore_ascii_case("files") {
+                let known = value.eq_ignore_ascii_case("files")
+                    || version == 1 && value.eq_ignore_ascii_case("reftable") && on_disk == Format::Reftable;
+                if !known {
                     return refuse(
-                        format!("its refs in the format {value:?}"),
-                        "use a repository with `extensions.refStorage=files`",
+                        format!("its refs in the format {value:?}, as its configuration says"),
+                        "use a repository with refs in the format \"files\" or \"reftable\"",
                     );
                 }
             } else if version == 1 && !HARMLESS.contains(&&*key) {

@@ -124,10 +124,10 @@ impl FilesStore {
         ))
     }
 
-    pub(super) fn read_ref(&self, name: &RefName) -> Result<Option<Oid>> {
+    pub(super) fn read_file(&self, name: &RefName) -> Result<Option<Oid>> {
         match self.look_up(name, || self.packed.read()) {
             Err(error) if error.code() == ErrorCode::RecordCorrupt && self.heal_torn(name, false)? => {
-                self.read_ref(name)
+                self.read_file(name)
             }
             done => done,
         }
@@ -158,7 +158,7 @@ impl FilesStore {
     }
 
     /// Every ref below `prefix`, loose over packed.
-    pub(super) fn list_refs(&self, prefix: &str) -> Result<Vec<(RefName, Oid)>> {
+    pub(super) fn list_files(&self, prefix: &str) -> Result<Vec<(RefName, Oid)>> {
         // Loose first, with their values: what is packed meanwhile is then found packed.
         let mut names = Vec::new();
         collect(&self.common_dir.join(prefix), prefix, &mut names)?;
@@ -192,7 +192,7 @@ impl FilesStore {
 
     // ------------------------------------------------------------ compare-and-swap
 
-    pub(super) fn swap(&self, edits: &[RefEdit], rules: &LockRules) -> Result<Transacted> {
+    pub(super) fn swap_files(&self, edits: &[RefEdit], rules: &LockRules) -> Result<Transacted> {
         let stale_packed =
             if self.rules.faults.has(Fault::PackedReadBeforeLock) { Some(self.packed.read()?) } else { None };
         // Every ref's lock first, in the order of their names, as Git does: two transactions over

@@ -1,8 +1,11 @@
-//! What is left to a `git` program: changes of other refs, so that reflogs, symbolic refs and hooks are
-//! Git's own.
+//! What is left to a `git` program: the refs of repositories whose format only Git reads, and changes of other
+//! refs, so that reflogs, symbolic refs and hooks are Git's own.
 
 mod fenced;
+mod process;
 mod program;
+mod refs;
 
 pub(crate) use fenced::Fenced;
-pub(crate) use program::Git;
+pub(crate) use program::{Git, find};
+pub(crate) use refs::{GitRefs, Swap, Swapped};

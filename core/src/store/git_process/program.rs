@@ -101,6 +101,18 @@ impl Git {
     }
 }
 
+/// Whether there is a `git` on the PATH.
+///
+/// # Errors
+/// [`ErrorCode::Unsupported`] if not.
+pub(crate) fn find() -> Result<()> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    if std::env::split_paths(&path).any(|folder| folder.join("git").is_file()) {
+        return Ok(());
+    }
+    Err(failed(io::ErrorKind::NotFound.into()))
+}
+
 /// Why `git` can't be run.
 pub(crate) fn failed(error: io::Error) -> Error {
     if error.kind() == io::ErrorKind::NotFound {
@@ -187,7 +199,7 @@ fn converse(command: &mut Command, input_bytes: &[u8]) -> io::Result<Ran> {
 }
 
 /// Reads what there is at the moment. Returns whether more may come.
-fn drain(from: &mut impl Read, into: &mut Vec<u8>) -> io::Result<bool> {
+pub(super) fn drain(from: &mut impl Read, into: &mut Vec<u8>) -> io::Result<bool> {
     let mut buffer = [0; 4096];
     loop {
         match from.read(&mut buffer) {
