@@ -362,3 +362,84 @@ fn any_of_several_tokens_ends_a_wait() {
     }
     held.release().unwrap();
 }
+
+/// What is told by a callback, and on which thread.
+fn telling<T: Send + 'static>() -> (impl FnOnce(T) + Send + 'static, mpsc::Receiver<(T, thread::ThreadId)>) {
+    let (sender, told) = mpsc::channel();
+    (move |what| sender.send((what, thread::current().id())).unwrap(), told)
+}
+
+#[test]
+fn a_free_lock_that_is_begun_is_granted_on_this_thread_and_a_held_one_blocks_it_not() {
+    let repo = Repo::new();
+    let (holder, waiter) = (LockManager::open(repo.path()).unwrap(), never_polls(&repo));
+    let (done, told) = telling();
+    waiter.lock("x").begin(done).unwrap();
+    let (guard, thread) = told.try_recv().unwrap();
+    assert_eq!(thread, thread::current().id());
+    guard.unwrap().release().unwrap();
+
+    let held = holder.lock("x").acquire().unwrap();
+    let (done, refused) = telling();
+    waiter.lock("x").wait(Duration::ZERO).begin(done).unwrap();
+    assert_eq!(refused.try_recv().unwrap().0.unwrap_err().code(), ErrorCode::Held);
+    let (done, served) = telling();
+    let (other, cancelled) = telling();
+    waiter.lock("x").begin(done).unwrap();
+    let cancelled_wait = waiter.lock("x").begin(other).unwrap();
+    assert!(served.try_recv().is_err());
+    assert_eq!(holder.status("x").unwrap().queue.len(), 2, "both are in the queue as soon as they are begun");
+    cancelled_wait.cancel();
+    assert_eq!(cancelled.recv_timeout(SOON).unwrap().0.unwrap_err().code(), ErrorCode::Cancelled);
+    held.release().unwrap();
+    let (guard, thread) = served.recv_timeout(SOON).unwrap();
+    assert_ne!(thread, thread::current().id());
+    guard.unwrap().release().unwrap();
+}
+
+/// A `.lock` file that somebody left behind doesn't hold the thread up, and nobody who comes later goes first.
+#[test]
+fn who_begins_later_does_not_overtake_who_could_not_be_asked_for_yet() {
+    let repo = Repo::new();
+    let manager = LockManager::open(repo.path()).unwrap();
+    let stuck = repo.git_dir().join("refs/gitvan/locks/x.lock");
+    fs::create_dir_all(stuck.parent().unwrap()).unwrap();
+    fs::write(&stuck, "").unwrap();
+    let (sender, granted) = mpsc::channel();
+    for number in 0..20 {
+        let sender = sender.clone();
+        let start = Instant::now();
+        let done = move |guard: gitlock::Result<gitlock::LockGuard>| sender.send((number, guard.unwrap())).unwrap();
+        manager.lock("x").begin(done).unwrap();
+        assert!(start.elapsed() < Duration::from_secs(5), "begin() waited for a .lock file");
+    }
+    fs::remove_file(&stuck).unwrap();
+    for number in 0..20 {
+        let (came, guard) = granted.recv_timeout(SOON).unwrap();
+        assert_eq!(came, number);
+        guard.release().unwrap();
+    }
+}
+
+#[test]
+fn an_upgrade_that_is_begun_blocks_nobody() {
+    let repo = Repo::new();
+    let manager = never_polls(&repo);
+    let (one, other) =
+        (manager.lock("x").shared().acquire().unwrap(), manager.lock("x").shared().owner("b").acquire().unwrap());
+    let (done, refused) = telling();
+    one.begin_upgrade(Some(Duration::ZERO), None, done).unwrap();
+    assert_eq!(refused.try_recv().unwrap().0.unwrap_err().code(), ErrorCode::Held);
+    let (token, (done, cancelled)) = (CancelToken::new(), telling());
+    one.begin_upgrade(None, Some(&token), done).unwrap();
+    token.cancel();
+    assert_eq!(cancelled.recv_timeout(SOON).unwrap().0.unwrap_err().code(), ErrorCode::Cancelled);
+    assert_eq!((one.mode(), one.is_lost()), (gitlock::Mode::Shared, false));
+    let (done, upgraded) = telling();
+    one.begin_upgrade(None, None, done).unwrap();
+    assert!(upgraded.try_recv().is_err());
+    other.release().unwrap();
+    upgraded.recv_timeout(SOON).unwrap().0.unwrap();
+    assert_eq!(one.mode(), gitlock::Mode::Exclusive);
+    one.release().unwrap();
+}

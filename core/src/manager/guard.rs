@@ -221,14 +221,40 @@ impl LockGuard {
         cancel: Option<&CancelToken>,
         attention: Option<Attention<'_>>,
     ) -> Result<()> {
-        self.check_alive()?;
-        self.check_convertible()?;
-        let checked = Checked::upgrade(&self.tenure, wait, cancel);
-        let done = self.inner.upgrade(WaitEntry::upgrade(&self.inner, checked, self.tenure.clone()), attention);
+        let done = self.inner.upgrade(self.upgrading(wait, cancel)?, attention);
         if done.as_ref().is_err_and(|error| error.code() == ErrorCode::LockLost) {
             self.tenure.lose(TAKEN_AWAY);
         }
         done
+    }
+
+    fn upgrading(&self, wait: Option<Duration>, cancel: Option<&CancelToken>) -> Result<WaitEntry> {
+        self.check_alive()?;
+        self.check_convertible()?;
+        let checked = Checked::upgrade(&self.tenure, wait, cancel);
+        Ok(WaitEntry::upgrade(&self.inner, checked, self.tenure.clone()))
+    }
+
+    /// As [`LockGuard::upgrade`], but doesn't block while it waits: `done` is called once, as
+    /// [`LockRequest::begin`](super::LockRequest::begin) says.
+    ///
+    /// # Errors
+    /// [`ErrorCode::InvalidArgument`] for a slot, and [`ErrorCode::LockLost`]; everything else comes to `done`.
+    pub fn begin_upgrade(
+        &self,
+        wait: Option<Duration>,
+        cancel: Option<&CancelToken>,
+        done: impl FnOnce(Result<()>) + Send + 'static,
+    ) -> Result<()> {
+        let (entry, tenure) = (self.upgrading(wait, cancel)?, self.tenure.clone());
+        let done = move |result: Result<LockGuard>| {
+            if result.as_ref().is_err_and(|error| error.code() == ErrorCode::LockLost) {
+                tenure.lose(TAKEN_AWAY);
+            }
+            done(result.map(drop));
+        };
+        self.inner.begin_upgrade(entry, Box::new(done));
+        Ok(())
     }
 
     /// Turns an exclusive tenure into a shared one, and lets in the readers who are first in the queue.

@@ -96,6 +96,9 @@ struct Opened {
     remote: Option<RemoteStore>,
 }
 
+/// For how long a request that doesn't block waits for what others hold before the background thread goes on with it.
+const BEGIN_PATIENCE: Duration = Duration::from_millis(5);
+
 type Reentrant = HashMap<(Vec<LockName>, String), Weak<TenureState>>;
 
 pub(crate) struct Inner {
@@ -328,6 +331,18 @@ impl LockManager {
         match again {
             Some(guard) => drop(entry.finish(Ok(guard))),
             None => inner.reactor().add(inner, entry),
+        }
+        Ok(waiting)
+    }
+
+    fn begin(&self, checked: Checked, done: Done) -> Result<Waiting> {
+        let inner = self.inner();
+        let again = inner.once_more(&checked)?;
+        let entry = WaitEntry::new(inner, checked, Some(done));
+        let waiting = entry.waiting(inner);
+        match again {
+            Some(guard) => drop(entry.finish(Ok(guard))),
+            None => inner.begin(entry, Some(BEGIN_PATIENCE)),
         }
         Ok(waiting)
     }
@@ -713,20 +728,39 @@ impl Inner {
         let here = Arc::new(Rendezvous::default());
         let there = here.clone();
         entry.set_done(Box::new(move |result| there.put(result)));
+        self.begin(entry, None);
+        here.take(attention)
+    }
+
+    /// Asks on this thread, waiting no longer than `patience` for others (`None`: as long as the store
+    /// does). What has to wait goes to the background thread; so does what comes after others that
+    /// were left there and haven't been asked for yet, since it must not overtake them.
+    fn begin(self: &Arc<Self>, entry: WaitEntry, patience: Option<Duration>) {
         if entry.is_cancelled() {
             let _ = entry.give_up(self, None);
-            return here.take(attention);
+            return;
         }
-        let answer = entry.ask(self, true, None);
+        // A question to a server takes longer than a thread that must not block may wait.
+        if patience.is_some() && (self.remote.is_some() || self.reactor().has_unasked()) {
+            return self.reactor().add(self, entry);
+        }
+        let answer = entry.ask(self, true, patience);
         if let Verdict::Waits(entry) = entry.hear(self, answer) {
             self.reactor().add(self, entry);
         }
-        here.take(attention)
     }
 
     fn upgrade(self: &Arc<Self>, mut entry: WaitEntry, attention: Option<Attention<'_>>) -> Result<()> {
         let done = if entry.may_wait() { self.wait_for(entry, attention) } else { entry.take_now(self) };
         done.map(drop)
+    }
+
+    fn begin_upgrade(self: &Arc<Self>, mut entry: WaitEntry, done: Done) {
+        if entry.may_wait() {
+            entry.set_done(done);
+            return self.begin(entry, Some(BEGIN_PATIENCE));
+        }
+        done(entry.take_now(self));
     }
 
     fn downgrade(&self, tenure: &TenureState) -> Result<()> {

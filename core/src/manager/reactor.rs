@@ -5,7 +5,10 @@
 use std::{
     collections::{HashMap, HashSet},
     panic::{AssertUnwindSafe, catch_unwind},
-    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError, Weak,
+        atomic::{AtomicUsize, Ordering::SeqCst},
+    },
     time::Duration,
 };
 
@@ -54,6 +57,8 @@ const STAGGER: u64 = 3;
 #[derive(Default)]
 pub(super) struct Reactor {
     state: Mutex<State>,
+    /// How many of its waits haven't been asked for yet, so that none of them has a place in a queue.
+    unasked: Arc<AtomicUsize>,
 }
 
 #[derive(Default)]
@@ -106,7 +111,13 @@ impl Reactor {
         self.lock().tenures.remove(id);
     }
 
-    pub(super) fn add(&self, inner: &Arc<Inner>, entry: WaitEntry) {
+    /// Whether anything waits here to be asked for at all.
+    pub(super) fn has_unasked(&self) -> bool {
+        self.unasked.load(SeqCst) > 0
+    }
+
+    pub(super) fn add(&self, inner: &Arc<Inner>, mut entry: WaitEntry) {
+        entry.count_unasked(&self.unasked);
         self.with_thread(inner, |state| {
             state.incoming.push(entry);
             0

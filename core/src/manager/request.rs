@@ -261,6 +261,27 @@ impl<'a> LockRequest<'a> {
         manager.start(self.check()?, Box::new(done))
     }
 
+    /// As [`LockRequest::start`], but asks on this thread, which may wait for the disk, though for nothing
+    /// that others hold: `done` comes here if that decides it, as a free lock is, and on the manager's
+    /// background thread otherwise. Requests that are begun one after the other queue in that order.
+    ///
+    /// # Errors
+    /// As [`LockRequest::start`].
+    ///
+    /// ```
+    /// use gitlock::{LockManager, Options};
+    /// let manager = LockManager::in_memory(Options::default())?;
+    /// let (tell, told) = std::sync::mpsc::channel();
+    /// manager.lock("build").begin(move |result| drop(tell.send(result)))?;
+    /// let guard = told.try_recv().expect("it was free, so it is granted by now")?;
+    /// guard.release()?;
+    /// # Ok::<(), gitlock::Error>(())
+    /// ```
+    pub fn begin(self, done: impl FnOnce(Result<LockGuard>) + Send + 'static) -> Result<Waiting> {
+        let manager = self.manager;
+        manager.begin(self.check()?, Box::new(done))
+    }
+
     fn check(self) -> Result<Checked> {
         let LockRequest { manager, names, options } = self;
         names.iter().for_each(|name| fault::panic_if_asked(name));

@@ -4,7 +4,7 @@ use std::{
     collections::HashSet,
     sync::{
         Arc, Condvar, Mutex, PoisonError,
-        atomic::{AtomicBool, Ordering::SeqCst},
+        atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst},
     },
     time::Duration,
 };
@@ -83,6 +83,17 @@ pub(super) struct WaitEntry {
     failing_since: Option<u64>,
     /// Whether its progress was told since it came.
     told: bool,
+    /// Counts it among those that haven't been asked for.
+    unasked: Option<Unasked>,
+}
+
+/// One of the waits that the background thread hasn't asked for yet.
+struct Unasked(Arc<AtomicUsize>);
+
+impl Drop for Unasked {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, SeqCst);
+    }
 }
 
 /// What one round means for a wait.
@@ -138,6 +149,15 @@ impl WaitEntry {
             done,
             failing_since: Some(now.boot),
             told: false,
+            unasked: None,
+        }
+    }
+
+    /// Counts it, if it has no place in a queue yet, until it has one or is over.
+    pub(super) fn count_unasked(&mut self, count: &Arc<AtomicUsize>) {
+        if !self.is_queued() && self.unasked.is_none() {
+            count.fetch_add(1, SeqCst);
+            self.unasked = Some(Unasked(count.clone()));
         }
     }
 
@@ -280,7 +300,7 @@ impl WaitEntry {
             let at = outcomes.len().saturating_sub(1);
             let error = match outcomes.into_iter().last() {
                 Some(Outcome::Queued { place, .. }) => {
-                    self.failing_since = None;
+                    (self.failing_since, self.unasked) = (None, None);
                     self.places[at].get_or_insert(place);
                     (self.at, self.asked) = (at, at + 1);
                     let third = (self.checked.claim.ttl / 3).max(1);
@@ -406,6 +426,7 @@ impl WaitEntry {
     }
 
     pub(super) fn finish(mut self, result: Result<LockGuard>) -> Verdict {
+        self.unasked = None;
         if let Some(done) = self.done.take() {
             callback::call("done", self.name(), move || done(result));
         }
