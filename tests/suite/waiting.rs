@@ -443,3 +443,18 @@ fn an_upgrade_that_is_begun_blocks_nobody() {
     assert_eq!(one.mode(), gitlock::Mode::Exclusive);
     one.release().unwrap();
 }
+
+#[test]
+fn the_holder_of_a_slot_hears_who_waits_for_one() {
+    let repo = Repo::new();
+    let manager = LockManager::open(repo.path()).unwrap();
+    let slot = || manager.lock("port").slots(2);
+    let held = [slot().acquire().unwrap(), slot().owner("b").acquire().unwrap()];
+    let (sender, heard) = mpsc::channel();
+    held[0].on_wanted(move |wanted| sender.send(wanted.waiters).unwrap());
+    let waits = slot().owner("c").start(drop).unwrap();
+    assert_eq!(heard.recv_timeout(SOON).unwrap(), 1);
+    assert!(held.iter().all(|guard| guard.wanted().unwrap().waiters == 1));
+    waits.cancel();
+    assert_eq!(heard.recv_timeout(SOON).unwrap(), 0);
+}

@@ -12,7 +12,10 @@ use crate::{
     clock,
     error::{Error, Result},
     error_code::ErrorCode,
-    lock::{Holder, Mode, Outcome, Record, Request, decide::Tenure, expiry::safety_margin, fault::Faults, fit::blocks},
+    lock::{
+        Claim, Holder, Mode, Outcome, Record, Request, decide::Tenure, expiry::safety_margin, fault::Faults,
+        fit::blocks,
+    },
     name::LockName,
 };
 
@@ -37,7 +40,10 @@ impl Wanted {
         let Some(holder) = record.holder(id) else { return };
         // Its own upgrade waits for others.
         let others = record.queue.iter().filter(|waiter| waiter.claim.upgrades.as_deref() != Some(id));
-        for waiter in others.filter(|waiter| blocks(&holder.claim, &waiter.claim, Faults::NONE)) {
+        // Slots fit beside each other, but who waits for one waits for any of their holders.
+        let both_slots = |claim: &Claim| claim.slots.is_some() && holder.claim.slots.is_some();
+        let kept = |claim: &Claim| blocks(&holder.claim, claim, Faults::NONE) || both_slots(claim);
+        for waiter in others.filter(|waiter| kept(&waiter.claim)) {
             self.waiters += 1;
             self.priority = self.priority.max(Some(waiter.priority));
         }
