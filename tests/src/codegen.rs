@@ -12,6 +12,10 @@ pub fn run(root: &Path, check: bool) -> Result<(), String> {
     let mut stale = Vec::new();
     put(root, "ffi-c/src/generated.rs", &c_codes()?, check, &mut stale)?;
     put(root, "bindings-python/python/gitlock/_errors.py", &python_errors(), check, &mut stale)?;
+    let node = node_errors();
+    put(root, "bindings-node/lib/errors.js", &node.commonjs, check, &mut stale)?;
+    put(root, "bindings-node/lib/errors.mjs", &node.module, check, &mut stale)?;
+    put(root, "bindings-node/lib/errors.d.ts", &node.types, check, &mut stale)?;
     put(root, "ffi-c/include/gitlock.h", &header(root)?, check, &mut stale)?;
     if stale.is_empty() {
         return Ok(());
@@ -100,6 +104,60 @@ fn python_errors() -> String {
     text
 }
 
+/// The codes as Node's errors.
+struct NodeErrors {
+    commonjs: String,
+    module: String,
+    types: String,
+}
+
+fn node_errors() -> NodeErrors {
+    let notice = format!("// {NOTICE}\n");
+    let mut js = format!("{notice}'use strict';\n\nclass LockError extends Error {{\n");
+    js += "  constructor(message, options) {\n    super(message, options);\n    this.code = new.target.code;\n";
+    js += "    this.retry = new.target.retry;\n    this.holder = null;\n  }\n}\n\n";
+    js += "function define(name, code, retry) {\n  const made = { [name]: class extends LockError {} }[name];\n";
+    js += "  Object.assign(made, { code, retry });\n  Object.defineProperty(made.prototype, 'name', { value: name });\n  return made;\n}\n\n";
+    js += "LockError.code = 'IO';\nLockError.retry = 'never';\n";
+    js += "Object.defineProperty(LockError.prototype, 'name', { value: 'LockError' });\n\n";
+    let mut types = format!("{notice}\nimport type {{ Holder }} from './types.js';\n\n");
+    types += "/** What went wrong, in one word, the same in every language. Words are fixed for ever. */\nexport type ErrorCode =\n";
+    let (mut classes, mut table, mut names) = (String::new(), String::new(), String::new());
+    for code in ErrorCode::ALL {
+        let (class, word, retry) = (python_class(*code), code.as_str(), code.retry().as_str());
+        let description = code.description();
+        js += &format!("const {class} = define('{class}', '{word}', '{retry}');\n");
+        table += &format!("  {word}: {class},\n");
+        names += &format!("  {class},\n");
+        types += &format!("  | '{word}'\n");
+        classes += &format!(
+            "\n/** {description} */\nexport declare class {class} extends LockError {{\n  static readonly code: '{word}';\n  \
+             static readonly retry: '{retry}';\n  readonly code: '{word}';\n  readonly retry: '{retry}';\n}}\n"
+        );
+    }
+    js += &format!("\nconst BY_CODE = Object.freeze({{\n{table}}});\n\n");
+    js += "/** The error that the core has told, as JSON. */\nfunction fromJson(text) {\n";
+    js += "  const { code, message, retry, holder } = JSON.parse(text);\n";
+    js += "  const error = new (BY_CODE[code] ?? LockError)(message);\n";
+    js += "  return Object.assign(error, { code, retry, holder });\n}\n\n";
+    js += &format!("module.exports = {{\n  LockError,\n{names}  BY_CODE,\n  fromJson,\n}};\n");
+    types.truncate(types.trim_end().len());
+    types += ";\n\n/** Whether trying again can help: not before something changes, once somebody lets go, or at once from the start. */\n";
+    types += "export type Retry = 'never' | 'later' | 'from-start';\n\n";
+    types += "/** What everything that goes wrong here is. The message says what happened, who holds the lock, and what to do. */\n";
+    types +=
+        "export declare class LockError extends Error {\n  constructor(message?: string, options?: ErrorOptions);\n";
+    types += "  /** The word for it. */\n  readonly code: ErrorCode;\n  /** Whether trying again can help. */\n  readonly retry: Retry;\n";
+    types += "  /** Who holds the lock, where that is why. */\n  readonly holder: Holder | null;\n}\n";
+    types += &classes;
+    types += "\n/** Every class by its code. */\nexport declare const BY_CODE: { readonly [code in ErrorCode]: typeof LockError };\n";
+    let module = format!(
+        "{notice}import errors from './errors.js';\n\nexport const {{\n  LockError,\n{names}  BY_CODE,\n}} = errors;\n"
+    );
+    NodeErrors { commonjs: js, module, types }
+}
+
+/// What the class for a code is called, in Python and in Node.
 pub(crate) fn python_class(code: ErrorCode) -> String {
     match code {
         // Those that would be taken for something else.

@@ -27,6 +27,7 @@ pub(crate) fn test(root: &Path) -> Result<(), String> {
     run(root, "cargo", &["test", "--workspace"])?;
     crate::c::test(root)?;
     crate::python::test(root)?;
+    crate::node::test(root)?;
     crate::examples::test(root)?;
     crate::conformance::run_with(root, &[])?;
     let reftable = |more: &[&str]| {

@@ -8,6 +8,7 @@ mod conformance;
 mod demo;
 mod examples;
 mod install;
+mod node;
 mod python;
 mod torture;
 
@@ -25,8 +26,9 @@ cargo xtask COMMAND
   examples                  every example in examples/, run as a user would
   philosophers [--seats N,N] [--meals N]   dining philosophers, a process each, in every language (default 5,12,50)
   python                    the wheel, its tests, and its types
+  node                      the package for Node, its tests, and its types
   install --prefix DIR      libgitlock where pkg-config finds it, and git-lock
-  bench [--core | --surfaces]        speed, beside bare system calls, git commands, and what other languages have
+  bench [--core | --surfaces | --node]   speed, beside bare system calls, git commands, and what other languages have
   torture [--acquisitions N] [...]   many processes after one lock, beside git gc and kill -9
   histories [N]             N random histories beside a plain lock table (default 100000)
   model [--full] [--faults] the rules, explored exhaustively
@@ -45,8 +47,10 @@ fn main() -> ExitCode {
         Some("conformance") => conformance::run_with(&root, rest),
         Some("philosophers") => conformance::philosophers(&root, rest),
         Some("python") => python::test(&root),
+        Some("node") => node::test(&root),
         Some("examples") => examples::test(&root),
         Some("install") => install::run_with(&root, rest),
+        Some("bench") if rest.contains(&"--node".to_owned()) => node::bench(&root),
         Some("bench") => bench::run_with(&root, rest),
         Some("torture") => torture::run_with(&root, rest),
         Some("histories") => commands::histories(&root, rest),

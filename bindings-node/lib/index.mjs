@@ -1,0 +1,4 @@
+import gitlock from './index.js';
+
+export * from './errors.mjs';
+export const { Lock, LockHandle, LockManager, Session } = gitlock;
