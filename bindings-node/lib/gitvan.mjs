@@ -1,0 +1,3 @@
+import gitvan from './gitvan.js';
+
+export const { GitDistributedLockManager, GitNativeLockManager, LockManager } = gitvan;
