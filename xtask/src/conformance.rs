@@ -11,7 +11,7 @@ use crate::{
     c::compile_against,
     commands::{run, target},
     install::install,
-    python,
+    node, python,
 };
 
 /// The shims that a compiler makes: compiler, standard, source.
@@ -23,6 +23,9 @@ pub(crate) fn run_with(root: &Path, arguments: &[String]) -> Result<(), String> 
     let [c, cpp] = COMPILED.map(|shim| compile(root, &prefix, shim));
     let interpreter = python::environment(root)?;
     python::install(root, &interpreter)?;
+    let node = prefix.join("node");
+    let _ = fs::remove_dir_all(&node);
+    node::install(&node, &node::pack(root, None)?)?;
     let (built, faulty) = (target(root).join("debug"), faulty(root)?);
     let here = root.join("tests/conformance");
     let mut command = Command::new(built.join("conformance"));
@@ -35,9 +38,11 @@ pub(crate) fn run_with(root: &Path, arguments: &[String]) -> Result<(), String> 
         ("--cpp", cpp?),
         ("--library", prefix.join("lib")),
         ("--python", interpreter.into()),
+        ("--node", node.join("node_modules/gitlock")),
         ("--git-lock", prefix.join("bin/git-lock")),
         ("--faulty-library", faulty.clone()),
         ("--faulty-packages", faulty.clone()),
+        ("--faulty-node", faulty.join("node/node_modules/gitlock")),
         ("--faulty-git-lock", faulty.join("git-lock")),
     ] {
         command.arg(flag).arg(path);
@@ -65,7 +70,9 @@ pub(crate) fn philosophers(root: &Path, arguments: &[String]) -> Result<(), Stri
 /// The surfaces with a core that has faults to be seeded, as none that is shipped has, in one folder.
 fn faulty(root: &Path) -> Result<PathBuf, String> {
     // Built together, they share the features that the tests ask of the core.
-    let packages = ["gitlock-tests", "gitlock-ffi", "gitlock-python", "git-lock"].map(|name| ["-p", name]).concat();
+    let packages = ["gitlock-tests", "gitlock-ffi", "gitlock-python", "gitlock-node", "git-lock"]
+        .map(|name| ["-p", name])
+        .concat();
     run(root, "cargo", &[&["build", "--quiet"], &packages[..]].concat())?;
     let (built, folder) = (target(root).join("debug"), target(root).join("conformance/faulty"));
     let failed = |error: std::io::Error| format!("can't fill {}: {error}", folder.display());
@@ -82,6 +89,8 @@ fn faulty(root: &Path) -> Result<PathBuf, String> {
     copy(built.join(format!("lib_gitlock.{ending}")), "gitlock/_gitlock.abi3.so")?;
     copy(built.join(format!("libgitlock_c.{ending}")), soname)?;
     copy(built.join("git-lock"), "git-lock")?;
+    let addon = built.join(format!("libgitlock_node.{ending}"));
+    node::install(&folder.join("node"), &node::pack(root, Some(&addon))?)?;
     Ok(folder)
 }
 

@@ -111,6 +111,8 @@ pub struct Programs {
     pub python: PathBuf,
     /// A folder that Python looks into before its own packages; empty for none.
     pub packages: PathBuf,
+    /// The folder that the package for Node is installed in.
+    pub node: PathBuf,
     /// The command line.
     pub git_lock: PathBuf,
 }
@@ -126,6 +128,7 @@ impl Programs {
             "library" => &mut self.library,
             "python" => &mut self.python,
             "packages" => &mut self.packages,
+            "node" => &mut self.node,
             "git-lock" => &mut self.git_lock,
             _ => return None,
         })
@@ -191,6 +194,13 @@ pub(super) const SURFACES: &[Surface] = &[
         class: |code| format!("gitlock.{}", python_class(code)),
         lacks: &[],
         silent: &[],
+    },
+    Surface {
+        name: "node",
+        start: |programs| vec!["node".into(), programs.sources.join("node.mjs"), programs.node.clone()],
+        class: |code| format!("gitlock.{}", python_class(code)),
+        lacks: &[("fork", "Node has no fork that copies a process")],
+        silent: &[(ErrorCode::Forked, "Node has no fork that copies a process")],
     },
     Surface {
         name: "cli",
