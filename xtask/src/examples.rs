@@ -10,7 +10,7 @@ use crate::{
     c::{compile_against, output},
     commands::{release, run, target},
     install::install,
-    python,
+    node, python,
 };
 
 /// What the builds run: a count that two of them at once would spoil.
@@ -72,6 +72,12 @@ pub(crate) fn builds(root: &Path, place: &Path) -> Result<Vec<Build>, String> {
     let interpreter = python::environment(root)?;
     python::install(root, &interpreter)?;
     all.push(build("Python", interpreter.into(), Some(sources.join("python/build.py"))));
+    // A module finds its packages from where it is.
+    let project = place.join("node");
+    node::install(&project, &node::pack(root, None)?)?;
+    let module = project.join("build.mjs");
+    fs::copy(sources.join("node/build.mjs"), &module).map_err(|error| format!("{}: {error}", module.display()))?;
+    all.push(build("Node", "node".into(), Some(module)));
     Ok(all)
 }
 
