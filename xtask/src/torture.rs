@@ -1,12 +1,15 @@
 //! `cargo xtask torture`: many processes after one lock, those of other languages among them.
 
-use std::path::{Path, PathBuf};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
 use crate::{
     c::compile_against,
     commands::{release, run, target},
     install::install,
-    python,
+    node, python,
 };
 
 pub(crate) fn run_with(root: &Path, arguments: &[String]) -> Result<(), String> {
@@ -36,6 +39,14 @@ fn workers(root: &Path) -> Result<Vec<String>, String> {
     compile_against(&prefix, ("cc", "-std=c11"), &sources.join("worker.c"), &program)?;
     let interpreter = python::environment(root)?;
     python::install(root, &interpreter)?;
+    let package = prefix.join("node");
+    let _ = fs::remove_dir_all(&package);
+    node::install(&package, &node::pack(root, None)?)?;
     let script = |name: &str| -> PathBuf { sources.join(name) };
-    Ok(vec![format!("c={}", program.display()), format!("python={interpreter},{}", script("worker.py").display())])
+    let package = package.join("node_modules/gitlock");
+    Ok(vec![
+        format!("c={}", program.display()),
+        format!("python={interpreter},{}", script("worker.py").display()),
+        format!("node=node,{},{}", script("worker.mjs").display(), package.display()),
+    ])
 }
