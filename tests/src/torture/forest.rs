@@ -31,7 +31,8 @@ const POOL: [&str; 6] = ["d", "d/a", "d/a/x", "d/b", "e", "f"];
 /// What is taken as one of so many slots.
 const SLOTTED: &str = "d/p";
 const SLOTS: u32 = 2;
-const TTL: Duration = Duration::from_secs(5);
+/// Longer than any machine lets a process that lives stand still; who dies is found dead at once.
+const TTL: Duration = Duration::from_secs(20);
 const WAIT: Duration = Duration::from_secs(20);
 
 /// The environment variable that names the fault to seed.
@@ -350,7 +351,7 @@ impl Worker {
                 Kind::Slot(_) => words.extend(["--slots".to_owned(), SLOTS.to_string()]),
             }
             words.extend(want.names[1..].iter().flat_map(|name| ["--also".to_owned(), (*name).to_owned()]));
-            words.extend(["--ttl", "5s", "--wait", "20s", "--", want.names[0]].map(str::to_owned));
+            words.extend(["--ttl", "8s", "--wait", "20s", "--", want.names[0]].map(str::to_owned));
             let words: Vec<&str> = words.iter().map(String::as_str).collect();
             let holds = format!("{} {}", want.kind.word(), want.names.join(","));
             if self.random.one_in(2) {

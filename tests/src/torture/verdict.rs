@@ -92,7 +92,7 @@ fn forest_usable(scene: &Scene, figures: &mut Figures) -> Vec<String> {
         Ok(manager) => manager,
         Err(error) => return vec![format!("the repository can't be opened at the end: {error}")],
     };
-    let guard = match manager.lock_all(&ROOTS).wait(USABLE_WITHIN).acquire() {
+    let guard = match manager.lock_all(&ROOTS).wait(USABLE_BESIDE_PLAIN).acquire() {
         Ok(guard) => guard,
         Err(error) => return vec![format!("NOT USABLE {} ms after the end: {error}", millis() - started)],
     };
