@@ -136,6 +136,11 @@ pub(crate) enum Command {
     ///
     /// The exit code is 4 while there is a problem that wasn't fixed.
     Doctor(Doctor),
+    /// Make a bare repository for locks alone, to be served by any Git server
+    ///
+    /// With the settings that fit: atomic pushes, no clean-up of its own accord, and syncing to disk. Prints what to
+    /// run at night, and how to serve it.
+    InitServer(InitServer),
     /// Guards the process group of a run. Only `run` starts it.
     #[command(hide = true)]
     Guardian,
@@ -286,6 +291,13 @@ pub(crate) struct Break {
     pub(crate) reason: Option<String>,
     /// The lock
     pub(crate) name: String,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct InitServer {
+    /// The folder to make
+    #[arg(value_name = "DIR")]
+    pub(crate) folder: PathBuf,
 }
 
 #[derive(Args, Debug)]

@@ -1,12 +1,12 @@
 //! The subcommands that ask one thing of the core and print the answer.
 
-use std::{fs::File, io::Read, time::Duration};
+use std::{fs::File, io::Read, path::Path, time::Duration};
 
 use gitlock::{DEFAULT_TTL, ErrorCode, LockGuard, LockHandle, LockManager, RefUpdate, Severity, json};
 use serde_json::{Value, json};
 
 use crate::{
-    args::{Acquire, Break, Clean, Doctor, Extend, Graph, Log, Status, Tenure, UpdateRef, Verify},
+    args::{Acquire, Break, Clean, Doctor, Extend, Graph, InitServer, Log, Status, Tenure, UpdateRef, Verify},
     duration::show,
     failure::Failure,
     output::{self, plain, say},
@@ -225,6 +225,24 @@ pub(crate) fn break_lock(manager: &LockManager, asked: &Break, json: bool) -> Ex
         broken.iter().map(line).collect()
     };
     answer(json, object, text)
+}
+
+pub(crate) fn init_server(directory: &Path, asked: &InitServer, json: bool) -> Exit {
+    let folder = directory.join(&asked.folder);
+    gitlock::init_server(&folder)?;
+    let folder = folder.canonicalize().unwrap_or(folder).display().to_string();
+    let gc = format!("git -C '{folder}' gc --quiet --prune=2.weeks.ago");
+    let text = || {
+        format!(
+            "{}: made, for locks alone\n\
+             serve it as any repository, by ssh, or by HTTP with git http-backend, to those who may push; then\n  \
+             git lock --remote URL doctor\n\
+             and pack it once a night, such as by this line of a crontab\n  17 3 * * * {}\n",
+            plain(&folder),
+            plain(&gc)
+        )
+    };
+    answer(json, || json!({ "path": folder, "nightly": gc }), text)
 }
 
 pub(crate) fn doctor(manager: &LockManager, asked: &Doctor, json: bool) -> Exit {

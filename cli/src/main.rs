@@ -45,6 +45,9 @@ fn main() -> ExitCode {
 }
 
 fn carry_out(arguments: &Arguments) -> Exit {
+    if let Command::InitServer(asked) = &arguments.command {
+        return commands::init_server(&arguments.global.directory, asked, arguments.global.json);
+    }
     let manager = open(&arguments.global)?;
     let json = arguments.global.json;
     match &arguments.command {
@@ -61,7 +64,7 @@ fn carry_out(arguments: &Arguments) -> Exit {
         Command::Break(asked) => commands::break_lock(&manager, asked, json),
         Command::Graph(asked) => commands::graph(&manager, asked, json),
         Command::Doctor(asked) => commands::doctor(&manager, asked, json),
-        Command::Guardian => Ok(0), // it has no repository, and was started before
+        Command::Guardian | Command::InitServer(_) => Ok(0), // it has no repository, and was started before
     }
 }
 

@@ -67,3 +67,4 @@ pub use manager::{
 pub use name::{LockName, Namespace, RefName};
 pub use options::{DEFAULT_TTL, Options};
 pub use ref_update::RefUpdate;
+pub use store::remote::init_server;

@@ -2,6 +2,7 @@
 //! HTTP server, and an ssh that runs its command here.
 #![allow(clippy::expect_used, clippy::panic)] // a test without its server can't go on
 
+mod cut;
 mod web;
 
 use std::{
@@ -17,6 +18,7 @@ use rustix::process::{Pid, Signal, kill_process_group};
 
 use crate::git::{fast_folder, run_git};
 
+pub use cut::{Cut, Cutter};
 pub use web::{Gate, Web};
 
 /// A folder with bare repositories that servers show.

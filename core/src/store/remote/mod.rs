@@ -15,6 +15,7 @@ mod pkt;
 pub(crate) mod place;
 mod probe;
 mod push;
+mod server;
 mod sightings;
 mod stream;
 mod swap;
@@ -48,6 +49,7 @@ use sightings::Sightings;
 use transport::{Service, Session, Transport};
 
 pub use probe::ServerReport;
+pub use server::init_server;
 
 /// How the remote store treats the server.
 #[derive(Clone, Debug)]
@@ -181,7 +183,8 @@ impl RemoteStore {
         };
         let notes = config.common_dir.as_ref().map(|folder| folder.join("gitlock"));
         let sightings = Sightings::new(notes.as_deref(), &place.to_string());
-        tracing::debug!(%place, remote, "remote store");
+        // Not what it was named by: that may hold a password.
+        tracing::debug!(%place, "remote store");
         Ok(RemoteStore(Arc::new(Remote {
             place,
             transport,
