@@ -59,7 +59,7 @@ fn a_lock_by_its_handle_from_acquire_to_release() {
 fn a_lock_by_a_fingerprint() {
     let repo = Repo::new();
     let taken = json(&repo, &["acquire", "build", "--fingerprint", "mine", "--ttl", "1m"]);
-    assert_eq!(keys(&taken), ["fingerprint", "handle", "id", "mode", "name", "slot", "token", "ttl"]);
+    assert_eq!(keys(&taken), ["fingerprint", "handle", "id", "mode", "name", "slot", "token", "tokens", "ttl"]);
     assert_eq!((&taken["fingerprint"], &taken["ttl"]), (&"mine".into(), &60_000.into()));
     fails(&repo, &["release", "build", "--fingerprint", "yours"], 3, "NOT_OWNER");
     fails(&repo, &["extend", "build", "--fingerprint", "yours"], 3, "NOT_OWNER");

@@ -186,8 +186,8 @@ impl FromStr for RefUpdate {
 
     fn from_str(line: &str) -> Result<RefUpdate> {
         let words: Vec<&str> = line.split(' ').collect();
-        let quoted = words.iter().any(|word| word.starts_with('"'));
-        if quoted { Err(no_change(line)) } else { RefUpdate::from_words(&words) }
+        let odd = words.iter().any(|word| word.is_empty() || word.starts_with('"'));
+        if odd { Err(no_change(line)) } else { RefUpdate::from_words(&words) }
     }
 }
 
