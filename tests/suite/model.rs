@@ -47,7 +47,9 @@ fn a_rule_left_out_is_noticed() {
 #[test]
 fn every_fault_of_a_rule_has_its_world() {
     let stores = |fault: &&Fault| {
-        ["FastDelete", "SlowDelete", "Packed", "NoCompare", "NoFence", "Break"].iter().any(|of| fault.as_str().starts_with(of))
+        ["FastDelete", "SlowDelete", "Packed", "NoCompare", "NoFence", "Break"]
+            .iter()
+            .any(|of| fault.as_str().starts_with(of))
     };
     let trees = |fault: &&Fault| several::RULES.contains(fault);
     let rules: Vec<&Fault> = Fault::ALL.iter().filter(|fault| !stores(fault) && !trees(fault)).collect();

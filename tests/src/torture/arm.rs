@@ -101,9 +101,9 @@ impl ArmKind {
         const REPACK: GitLoop = GitLoop { arguments: &["repack", "-a", "-d", "-q"], pause: 800_000 };
         match self {
             ArmKind::Languages => &[PACK, GC],
-            ArmKind::Exclusion | ArmKind::Trees => &[PACK, GC_NOW, REPACK],
+            ArmKind::Exclusion => &[PACK, GC_NOW, REPACK],
             // No `repack -a -d`: it throws unreachable objects away, also those that a gc is just packing.
-            ArmKind::Kills | ArmKind::TreesKills => &[PACK, GC],
+            ArmKind::Kills | ArmKind::Trees | ArmKind::TreesKills => &[PACK, GC],
             ArmKind::Legacy | ArmKind::TreesControl => &[PACK, GC],
             ArmKind::Control => &[GitLoop { arguments: &["pack-refs", "--all"], pause: 1 }],
         }
