@@ -227,7 +227,7 @@ impl GitRefs {
             }
             if let Some((other, _)) = around.first() {
                 let message = format!(
-                    "{} can't be made, because the ref {other} is in its way; delete it if nobody needs it",
+                    "another tool's ref {other} is in the way of {}; delete that ref, or choose another lock name or prefix",
                     swap.name
                 );
                 return Ok(Some(Error::new(ErrorCode::NameBlocked, message)));
