@@ -111,6 +111,19 @@ codes! {
     Internal = 21, "INTERNAL", exit 4, Never;
 }
 
+impl ErrorCode {
+    /// What its class is called in the languages that have one for each code.
+    pub fn class_name(self) -> String {
+        match self {
+            // Those that would be taken for something else.
+            ErrorCode::Io => "RepositoryError".to_owned(),
+            ErrorCode::Internal => "InternalError".to_owned(),
+            ErrorCode::PermissionDenied => "RepositoryNotWritable".to_owned(),
+            code => format!("{code:?}"),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;

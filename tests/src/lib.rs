@@ -2,7 +2,6 @@
 
 pub mod behaviour;
 pub mod breakers;
-pub mod codegen;
 pub mod conformance;
 pub mod git;
 pub mod gix_locks;

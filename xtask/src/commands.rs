@@ -40,13 +40,6 @@ pub(crate) fn test(root: &Path) -> Result<(), String> {
     crate::torture::run_with(root, &reftable(&["--slice"]))
 }
 
-/// The files that are generated from the core's tables.
-pub(crate) fn codegen(root: &Path, arguments: &[String]) -> Result<(), String> {
-    let mut all = vec!["run", "--quiet", "-p", "gitlock-tests", "--bin", "codegen", "--"];
-    all.extend(arguments.iter().map(String::as_str));
-    run(root, "cargo", &all)
-}
-
 /// Random histories of several locks beside a plain lock table.
 pub(crate) fn histories(root: &Path, arguments: &[String]) -> Result<(), String> {
     let count = arguments.first().cloned().unwrap_or_else(|| "100000".to_owned());

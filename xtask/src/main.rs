@@ -3,6 +3,7 @@
 mod bench;
 mod c;
 mod check;
+mod codegen;
 mod commands;
 mod conformance;
 mod demo;
@@ -42,7 +43,7 @@ fn main() -> ExitCode {
         Some("demo") => demo::run(&root),
         Some("test") => commands::test(&root),
         Some("check") => check::run(&root),
-        Some("codegen") => commands::codegen(&root, rest),
+        Some("codegen") => codegen::run_with(&root, rest),
         Some("c") => c::test(&root),
         Some("conformance") => conformance::run_with(&root, rest),
         Some("philosophers") => conformance::philosophers(&root, rest),

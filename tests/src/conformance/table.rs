@@ -5,8 +5,6 @@ use std::path::PathBuf;
 
 use gitlock::ErrorCode;
 
-use crate::codegen::python_class;
-
 /// Something that a scenario can ask of a role.
 #[derive(Debug)]
 pub(super) struct Operation {
@@ -184,21 +182,21 @@ pub(super) const SURFACES: &[Surface] = &[
     Surface {
         name: "python",
         start: |programs| vec![programs.python.clone(), programs.sources.join("python.py"), "blocking".into()],
-        class: |code| format!("gitlock.{}", python_class(code)),
+        class: |code| format!("gitlock.{}", code.class_name()),
         lacks: &[],
         silent: &[],
     },
     Surface {
         name: "python-asyncio",
         start: |programs| vec![programs.python.clone(), programs.sources.join("python.py"), "asyncio".into()],
-        class: |code| format!("gitlock.{}", python_class(code)),
+        class: |code| format!("gitlock.{}", code.class_name()),
         lacks: &[],
         silent: &[],
     },
     Surface {
         name: "node",
         start: |programs| vec!["node".into(), programs.sources.join("node.mjs"), programs.node.clone()],
-        class: |code| format!("gitlock.{}", python_class(code)),
+        class: |code| format!("gitlock.{}", code.class_name()),
         lacks: &[("fork", "Node has no fork that copies a process")],
         silent: &[(ErrorCode::Forked, "Node has no fork that copies a process")],
     },
