@@ -51,9 +51,13 @@ impl Window {
     /// All of the log.
     pub(super) const EVERYTHING: Window = Window { before: Some(0), present: 0 };
 
-    /// The end of a log of this length.
-    fn end(self, size: u64) -> Window {
-        Window { before: None, present: self.present.max(size.saturating_sub(TAIL)) }
+    /// The end of it, of a log whose generations are this long.
+    fn end(self, present: u64, before: u64) -> Window {
+        let earlier = before.saturating_sub(TAIL.saturating_sub(present));
+        Window {
+            before: self.before.map(|from| from.max(earlier)).filter(|_| present < TAIL),
+            present: self.present.max(present.saturating_sub(TAIL)),
+        }
     }
 }
 
@@ -67,18 +71,17 @@ pub(super) fn begin(store: &FilesStore) -> Window {
 /// The newest of the log, as it is at this moment: more than anybody can have written since it was read.
 pub(super) fn newest(store: &FilesStore) -> Window {
     let size = |name: &str| fs::metadata(store.common_dir().join("gitlock").join(name)).map_or(0, |meta| meta.size());
-    let end = Window { before: None, present: size("recent").saturating_sub(TAIL) };
-    // It may have begun a new generation meanwhile.
-    Window { before: (end.present == 0).then(|| size("recent.1").saturating_sub(TAIL)), ..end }
+    Window::EVERYTHING.end(size("recent"), size("recent.1"))
 }
 
-/// Begins a new generation of the log, unless it isn't `full` that is the present one. Returns
-/// whether there is another now.
-pub(super) fn rotate(store: &FilesStore, full: &fs::File) -> io::Result<bool> {
+/// Begins a new generation of the log, unless it isn't `full` that is the present one: the one before it
+/// is dropped, after `look` had a look at it. Returns whether there is another now.
+pub(super) fn rotate(store: &FilesStore, full: &fs::File, look: impl FnOnce()) -> io::Result<bool> {
     // Whoever comes second would throw the new generation over the old one.
     let Ok(_notes) = store.lock_notes(NOTES) else { return Ok(false) };
     let path = store.state_file("recent")?;
     if fs::metadata(&path).is_ok_and(|meta| meta.ino() == full.metadata().map_or(0, |meta| meta.ino())) {
+        look();
         fs::rename(&path, path.with_extension("1"))?;
     }
     Ok(true)
@@ -100,7 +103,7 @@ fn note(store: &FilesStore) -> io::Result<Window> {
     let window = window(&looks, now, present.0, before.0);
     let much = present.1.saturating_sub(window.present) + window.before.map_or(0, |from| before.1.saturating_sub(from));
     if looks.last().is_some_and(|last| now - last.at < PAUSE + much / PAUSE_FOR_BYTES) {
-        return Ok(window.end(present.1));
+        return Ok(window.end(present.1, before.1));
     }
     add(&mut looks, Look { at: now, inode: present.0, size: present.1 });
     let text: String = looks.iter().map(|look| format!("{} {} {}\n", look.at, look.inode, look.size)).collect();
@@ -154,6 +157,16 @@ mod tests {
         assert_eq!(window(&looks, UNSETTLED + 60_000, 2, 1), Window { before: Some(200), present: 0 });
         assert_eq!(window(&looks, UNSETTLED + 120_000, 2, 1), Window { before: None, present: 50 });
         assert_eq!(window(&looks, UNSETTLED + 120_000, 4, 3), all, "both generations are newer");
+    }
+
+    #[test]
+    fn a_short_look_reaches_into_the_generation_before() {
+        let all = Window::EVERYTHING;
+        assert_eq!(all.end(2 * TAIL, TAIL), Window { before: None, present: TAIL });
+        assert_eq!(all.end(TAIL - 10, TAIL), Window { before: Some(TAIL - 10), present: 0 });
+        assert_eq!(all.end(10, 20), all);
+        let present = Window { before: None, present: 5 };
+        assert_eq!(present.end(10, 20), present);
     }
 
     #[test]

@@ -128,7 +128,9 @@ impl State {
             self.file = None;
             let options = File::options().create(true).append(true).clone();
             let mut file = store.open_state_file("recent", &options)?;
-            if file.metadata()?.size() >= GENERATION && looks::rotate(store, &file)? {
+            // What was pruned is written again now or never.
+            let last_look = || restore_seen(store, &read_log(store, Window::EVERYTHING));
+            if file.metadata()?.size() >= GENERATION && looks::rotate(store, &file, last_look)? {
                 file = store.open_state_file("recent", &options)?;
             }
             self.file = Some(file);
@@ -266,10 +268,31 @@ mod tests {
         }
     }
 
-    #[test]
-    fn a_journal_that_moves_on_while_the_log_is_read_is_followed_all_the_same() {
+    fn repository() -> tempfile::TempDir {
         let dir = tempfile::tempdir().unwrap();
         assert!(std::process::Command::new("git").args(["init", "-q"]).arg(dir.path()).status().unwrap().success());
+        dir
+    }
+
+    #[test]
+    fn what_was_pruned_is_written_again_before_its_generation_is_dropped() {
+        let dir = repository();
+        let open = || FilesStore::open(dir.path(), &FilesOptions::default()).unwrap();
+        let name = RefName::foreign("refs/gitvan/journal/build");
+        let ids: Vec<Oid> = (0..5).map(|number| commit(&open(), &name, number)).collect();
+        let folder = dir.path().join(".git/gitlock");
+        std::fs::rename(folder.join("recent"), folder.join("recent.1")).unwrap();
+        std::fs::write(folder.join("recent"), vec![b'\n'; GENERATION as usize]).unwrap();
+        let store = open();
+        std::fs::remove_file(store.loose.object_path(&object::to_gix(&ids[2]))).unwrap();
+        commit(&store, &name, 5);
+        assert!(!read_log(&store, Window::EVERYTHING).windows(40).any(|hex| hex == ids[2].to_string().as_bytes()));
+        assert!(store.has_object(&ids[2]));
+    }
+
+    #[test]
+    fn a_journal_that_moves_on_while_the_log_is_read_is_followed_all_the_same() {
+        let dir = repository();
         let store = FilesStore::open(dir.path(), &FilesOptions::default()).unwrap();
         let name = RefName::foreign("refs/gitvan/journal/build");
         let ids: Vec<Oid> = (0..5).map(|number| commit(&store, &name, number)).collect();
