@@ -1,8 +1,8 @@
 //! One tenure.
 
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
 
-use gitlock::{Error, ErrorCode, LockGuard, Mode, RefUpdate, Result, json};
+use gitlock::{Error, LockGuard, RefUpdate, Result, SharedGuard, json};
 use napi_derive::napi;
 
 use crate::{
@@ -12,36 +12,17 @@ use crate::{
     pool,
 };
 
-/// A guard, shared by the object and the calls that go on.
+/// What a guard holds, for the object and the calls that go on.
 struct Held {
-    /// `None` once it is released or detached.
-    guard: RwLock<Option<LockGuard>>,
-    name: String,
+    guard: SharedGuard,
     /// Whether the tenure goes on when the environment ends.
     outlives: bool,
 }
 
-impl Held {
-    fn over(&self) -> Error {
-        let message = format!("the lock {} was released or detached before", self.name);
-        Error::new(ErrorCode::LockLost, message)
-    }
-
-    fn with<T>(&self, run: impl FnOnce(&LockGuard) -> Result<T>) -> Result<T> {
-        let guard = self.guard.read().unwrap_or_else(PoisonError::into_inner);
-        guard.as_ref().map_or_else(|| Err(self.over()), run)
-    }
-
-    fn take(&self) -> Result<LockGuard> {
-        self.guard.write().unwrap_or_else(PoisonError::into_inner).take().ok_or_else(|| self.over())
-    }
-}
-
 impl Drop for Held {
     fn drop(&mut self) {
-        let guard = self.guard.get_mut().unwrap_or_else(PoisonError::into_inner).take();
-        match guard {
-            Some(guard) if self.outlives => drop(guard.detach()),
+        match self.guard.take() {
+            Ok(guard) if self.outlives => drop(guard.detach()),
             guard => drop(guard),
         }
     }
@@ -52,25 +33,16 @@ impl Drop for Held {
 pub struct Guard {
     outbox: Outbox,
     held: Arc<Held>,
-    id: String,
-    slot: Option<u32>,
-    first_token: f64,
 }
 
 impl Guard {
     pub(crate) fn new(outbox: &Outbox, guard: LockGuard, outlives: bool) -> Guard {
-        Guard {
-            outbox: outbox.clone(),
-            id: guard.id().to_owned(),
-            slot: guard.slot(),
-            first_token: guard.token() as f64,
-            held: Arc::new(Held { name: guard.name().as_str().to_owned(), guard: RwLock::new(Some(guard)), outlives }),
-        }
+        Guard { outbox: outbox.clone(), held: Arc::new(Held { guard: SharedGuard::new(guard), outlives }) }
     }
 
-    fn answer(&self, call: u32, run: impl FnOnce(&Held) -> Result<Told> + Send + 'static) {
+    fn answer(&self, call: u32, run: impl FnOnce(&SharedGuard) -> Result<Told> + Send + 'static) {
         let held = self.held.clone();
-        self.outbox.answer(call, move || run(&held));
+        self.outbox.answer(call, move || run(&held.guard));
     }
 }
 
@@ -78,51 +50,51 @@ impl Guard {
 impl Guard {
     #[napi(getter)]
     pub fn name(&self) -> String {
-        self.held.name.clone()
+        self.held.guard.name().as_str().to_owned()
     }
 
     #[napi(getter)]
     pub fn id(&self) -> String {
-        self.id.clone()
+        self.held.guard.id().to_owned()
     }
 
     #[napi(getter)]
     pub fn slot(&self) -> Option<u32> {
-        self.slot
+        self.held.guard.slot()
     }
 
     /// The fencing token, below 2^53; the last that was known once it is released.
     #[napi(getter)]
     pub fn token(&self) -> f64 {
-        self.held.with(|guard| Ok(guard.token() as f64)).unwrap_or(self.first_token)
+        self.held.guard.token() as f64
     }
 
     /// Whether others may hold beside it.
     #[napi(getter)]
     pub fn shared(&self) -> bool {
-        self.held.with(|guard| Ok(guard.mode() == Mode::Shared)).unwrap_or(false)
+        self.held.guard.is_shared()
     }
 
     #[napi(getter)]
     pub fn names(&self) -> napi::Result<Vec<String>> {
-        now(|| self.held.with(|guard| Ok(guard.names().iter().map(|name| name.as_str().to_owned()).collect())))
+        now(|| self.held.guard.with(|guard| Ok(guard.names().iter().map(|name| name.as_str().to_owned()).collect())))
     }
 
     /// The fencing token of one of several locks.
     #[napi]
     pub fn token_of(&self, name: String) -> Option<f64> {
-        self.held.with(|guard| Ok(guard.token_of(&name).map(|token| token as f64))).ok().flatten()
+        self.held.guard.with(|guard| Ok(guard.token_of(&name).map(|token| token as f64))).ok().flatten()
     }
 
     #[napi]
     pub fn is_lost(&self) -> bool {
-        self.held.with(|guard| Ok(guard.is_lost())).unwrap_or(true)
+        self.held.guard.is_lost()
     }
 
     /// In milliseconds.
     #[napi]
     pub fn remaining(&self) -> f64 {
-        as_millis(self.held.with(|guard| Ok(guard.remaining())).unwrap_or_default())
+        as_millis(self.held.guard.with(|guard| Ok(guard.remaining())).unwrap_or_default())
     }
 
     #[napi]
@@ -137,11 +109,7 @@ impl Guard {
     #[napi]
     pub fn update_refs(&self, call: u32, updates: Vec<Vec<String>>, message: Option<String>) {
         self.answer(call, move |held| {
-            let updates = updates.iter().map(|words| {
-                let words: Vec<&str> = words.iter().map(String::as_str).collect();
-                RefUpdate::from_words(&words)
-            });
-            let updates = updates.collect::<Result<Vec<_>>>()?;
+            let updates = updates.iter().map(|words| RefUpdate::from_words(words)).collect::<Result<Vec<_>>>()?;
             held.with(|guard| guard.update_refs(&updates, message.as_deref())).map(|()| Told::Nothing)
         });
     }
@@ -154,7 +122,7 @@ impl Guard {
     /// On this thread.
     #[napi]
     pub fn release_now(&self) -> napi::Result<()> {
-        now(|| self.held.take()?.release())
+        now(|| self.held.guard.take()?.release())
     }
 
     /// `Bridge::cancel` ends the wait.
@@ -166,7 +134,7 @@ impl Guard {
             let begun = caught(|| {
                 let wait = millis("wait", wait)?;
                 let done = move |result: Result<()>| there.tell(call, result.map(|()| Told::Nothing));
-                held.with(|guard| guard.begin_upgrade(wait, Some(&token), done))
+                held.guard.with(|guard| guard.begin_upgrade(wait, Some(&token), done))
             });
             if let Err(error) = begun {
                 outbox.tell(call, Err(error));
@@ -186,12 +154,12 @@ impl Guard {
 
     #[napi]
     pub fn handle(&self) -> napi::Result<String> {
-        now(|| self.held.with(|guard| Ok(guard.handle().to_string())))
+        now(|| self.held.guard.with(|guard| Ok(guard.handle().to_string())))
     }
 
     #[napi]
     pub fn detach(&self) -> napi::Result<String> {
-        now(|| Ok(self.held.take()?.detach().to_string()))
+        now(|| Ok(self.held.guard.take()?.detach().to_string()))
     }
 
     /// Tells a listener once when it is lost, by an error.
@@ -200,7 +168,7 @@ impl Guard {
         let outbox = self.outbox.clone();
         let told = move |error: &Error| outbox.tell(listener, Err(Error::new(error.code(), error.to_string())));
         now(|| {
-            self.held.with(|guard| {
+            self.held.guard.with(|guard| {
                 guard.on_lost(told);
                 Ok(())
             })
@@ -212,7 +180,7 @@ impl Guard {
     pub fn on_wanted(&self, listener: u32) -> napi::Result<()> {
         let outbox = self.outbox.clone();
         now(|| {
-            self.held.with(|guard| {
+            self.held.guard.with(|guard| {
                 guard.on_wanted(move |wanted| outbox.tell(listener, Ok(Told::Text(json::wanted(wanted).to_string()))));
                 Ok(())
             })

@@ -1,8 +1,8 @@
 //! One tenure.
 
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
 
-use gitlock::{Error, ErrorCode, LockGuard, Mode, RefUpdate, Result, json};
+use gitlock::{Error, LockGuard, RefUpdate, Result, SharedGuard, json};
 use pyo3::{prelude::*, types::PyTuple};
 
 use crate::{
@@ -15,59 +15,45 @@ use crate::{
 /// One tenure of a lock.
 #[pyclass(frozen, module = "gitlock._gitlock")]
 pub(crate) struct Guard {
-    /// `None` once it is released or detached.
-    guard: RwLock<Option<LockGuard>>,
-    /// The lock's name.
-    #[pyo3(get)]
-    name: String,
-    /// The tenure's id.
-    #[pyo3(get)]
-    id: String,
-    /// Which slot it has, if the lock was taken as one of several.
-    #[pyo3(get)]
-    slot: Option<u32>,
-    /// The fencing token, as it is when nothing else is known any more.
-    first_token: u64,
+    held: SharedGuard,
 }
 
 impl Guard {
     pub(crate) fn new(guard: LockGuard) -> Guard {
-        Guard {
-            name: guard.name().as_str().to_owned(),
-            id: guard.id().to_owned(),
-            slot: guard.slot(),
-            first_token: guard.token(),
-            guard: RwLock::new(Some(guard)),
-        }
-    }
-
-    fn over(&self) -> Error {
-        let message = format!("the lock {} was released or detached before", self.name);
-        Error::new(ErrorCode::LockLost, message)
-    }
-
-    fn with<T>(&self, run: impl FnOnce(&LockGuard) -> Result<T>) -> Result<T> {
-        let guard = self.guard.read().unwrap_or_else(PoisonError::into_inner);
-        guard.as_ref().map_or_else(|| Err(self.over()), run)
-    }
-
-    fn take(&self) -> Result<LockGuard> {
-        self.guard.write().unwrap_or_else(PoisonError::into_inner).take().ok_or_else(|| self.over())
+        Guard { held: SharedGuard::new(guard) }
     }
 }
 
 #[pymethods]
 impl Guard {
+    /// The lock's name.
+    #[getter]
+    fn name(&self) -> &str {
+        self.held.name().as_str()
+    }
+
+    /// The tenure's id.
+    #[getter]
+    fn id(&self) -> &str {
+        self.held.id()
+    }
+
+    /// Which slot it has, if the lock was taken as one of several.
+    #[getter]
+    fn slot(&self) -> Option<u32> {
+        self.held.slot()
+    }
+
     /// The fencing token.
     #[getter]
     fn token(&self) -> u64 {
-        self.with(|guard| Ok(guard.token())).unwrap_or(self.first_token)
+        self.held.token()
     }
 
     /// Whether others may hold beside it.
     #[getter]
     fn shared(&self) -> bool {
-        self.with(|guard| Ok(guard.mode() == Mode::Shared)).unwrap_or(false)
+        self.held.is_shared()
     }
 
     /// Every lock that was asked for, with its token.
@@ -76,25 +62,25 @@ impl Guard {
             let names = guard.names().iter().map(|name| name.as_str().to_owned());
             Ok(names.map(|name| (guard.token_of(&name).unwrap_or_default(), name)).map(|(t, n)| (n, t)).collect())
         };
-        outside(py, || self.with(all))
+        outside(py, || self.held.with(all))
     }
 
     /// Waits as long as the seconds say, or until it is cancelled. Python's signal handlers run meanwhile.
     fn upgrade(&self, py: Python<'_>, wait: Option<f64>, cancel: Option<Py<CancelToken>>) -> PyResult<()> {
         let wait = seconds(py, "timeout", wait)?;
         let upgrade = |cancel: &gitlock::CancelToken, attend: &mut dyn FnMut()| {
-            self.with(|guard| guard.upgrade_attending(wait, Some(cancel), SIGNALS_EVERY, attend))
+            self.held.with(|guard| guard.upgrade_attending(wait, Some(cancel), SIGNALS_EVERY, attend))
         };
         let cancel = cancel.map_or_else(gitlock::CancelToken::new, |cancel| cancel.get().0.clone());
         waiting(py, cancel, upgrade)
     }
 
     fn downgrade(&self, py: Python<'_>) -> PyResult<()> {
-        outside(py, || self.with(LockGuard::downgrade))
+        outside(py, || self.held.with(LockGuard::downgrade))
     }
 
     fn wanted(&self, py: Python<'_>) -> PyResult<String> {
-        tell(py, || Ok(json::wanted(&self.with(LockGuard::wanted)?)))
+        tell(py, || Ok(json::wanted(&self.held.with(LockGuard::wanted)?)))
     }
 
     /// Calls `listener(waiters, priority)` whenever that changes, on a thread of gitlock's own.
@@ -109,47 +95,43 @@ impl Guard {
             });
             Ok(())
         };
-        outside(py, || self.with(listen))
+        outside(py, || self.held.with(listen))
     }
 
     fn is_lost(&self) -> bool {
-        self.with(|guard| Ok(guard.is_lost())).unwrap_or(true)
+        self.held.is_lost()
     }
 
     /// In seconds.
     fn remaining(&self) -> f64 {
-        self.with(|guard| Ok(guard.remaining())).unwrap_or_default().as_secs_f64()
+        self.held.with(|guard| Ok(guard.remaining())).unwrap_or_default().as_secs_f64()
     }
 
     #[pyo3(signature = (ttl_seconds=None))]
     fn extend(&self, py: Python<'_>, ttl_seconds: Option<f64>) -> PyResult<()> {
         let ttl = ttl(py, ttl_seconds)?;
-        outside(py, || self.with(|guard| guard.extend(ttl)))
+        outside(py, || self.held.with(|guard| guard.extend(ttl)))
     }
 
     /// Each change is the words of a line of `git update-ref --stdin`.
     fn update_refs(&self, py: Python<'_>, updates: Vec<Vec<String>>, message: Option<String>) -> PyResult<()> {
         let change = || {
-            let updates = updates.iter().map(|words| {
-                let words: Vec<&str> = words.iter().map(String::as_str).collect();
-                RefUpdate::from_words(&words)
-            });
-            let updates = updates.collect::<Result<Vec<_>>>()?;
-            self.with(|guard| guard.update_refs(&updates, message.as_deref()))
+            let updates = updates.iter().map(|words| RefUpdate::from_words(words)).collect::<Result<Vec<_>>>()?;
+            self.held.with(|guard| guard.update_refs(&updates, message.as_deref()))
         };
         outside(py, change)
     }
 
     fn release(&self, py: Python<'_>) -> PyResult<()> {
-        outside(py, || self.take()?.release())
+        outside(py, || self.held.take()?.release())
     }
 
     fn handle(&self, py: Python<'_>) -> PyResult<String> {
-        outside(py, || self.with(|guard| Ok(guard.handle().to_string())))
+        outside(py, || self.held.with(|guard| Ok(guard.handle().to_string())))
     }
 
     fn detach(&self, py: Python<'_>) -> PyResult<String> {
-        outside(py, || Ok(self.take()?.detach().to_string()))
+        outside(py, || Ok(self.held.take()?.detach().to_string()))
     }
 
     /// Calls `listener(exception)` once when it is lost, on a thread of gitlock's own.
@@ -162,14 +144,14 @@ impl Guard {
             });
             Ok(())
         };
-        outside(py, || self.with(listen))
+        outside(py, || self.held.with(listen))
     }
 }
 
 impl Drop for Guard {
     /// Releasing takes a moment in which others may run.
     fn drop(&mut self) {
-        let Some(guard) = self.guard.get_mut().unwrap_or_else(PoisonError::into_inner).take() else { return };
+        let Ok(guard) = self.held.take() else { return };
         let mut guard = Some(guard);
         if Python::try_attach(|py| {
             let guard = guard.take();

@@ -62,7 +62,7 @@ pub use lock::{
 };
 pub use manager::{
     Cleaned, Finding, ForeignRef, HolderStatus, Listing, LockGuard, LockManager, LockRequest, LockStatus, Severity,
-    WaitGraph, WaitProgress, WaiterStatus, Waiting, Wanted,
+    SharedGuard, WaitGraph, WaitProgress, WaiterStatus, Waiting, Wanted,
 };
 pub use name::{LockName, Namespace, RefName};
 pub use options::{DEFAULT_TTL, Options};

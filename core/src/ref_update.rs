@@ -123,13 +123,14 @@ impl RefUpdate {
     ///
     /// # Errors
     /// [`ErrorCode::InvalidArgument`] for anything else.
-    pub fn from_words(words: &[&str]) -> Result<RefUpdate> {
-        if let ["no-deref", rest @ ..] = words {
+    pub fn from_words(words: &[impl AsRef<str>]) -> Result<RefUpdate> {
+        let words: Vec<&str> = words.iter().map(AsRef::as_ref).collect();
+        if let ["no-deref", rest @ ..] = &words[..] {
             return Ok(RefUpdate::from_words(rest)?.no_deref());
         }
         let expected = |old: &str| if is_zero(old) { Expected::Absent } else { Expected::Value(old.to_owned()) };
         let new = |new: &str| if is_zero(new) { New::Deleted } else { New::Value(new.to_owned()) };
-        let (name, new, expected) = match *words {
+        let (name, new, expected) = match words[..] {
             ["update", name, value] => (name, new(value), Expected::Anything),
             ["update", name, value, old] => (name, new(value), expected(old)),
             ["create", name, value] if !is_zero(value) => (name, new(value), Expected::Absent),

@@ -2,14 +2,10 @@
 
 use std::{
     ffi::{CString, c_char, c_void},
-    sync::{
-        PoisonError, RwLock,
-        atomic::{AtomicI32, AtomicU64, Ordering::SeqCst},
-    },
     time::Duration,
 };
 
-use gitlock::{Error, ErrorCode, LockGuard, Mode, RefUpdate, Result, json};
+use gitlock::{Error, ErrorCode, LockGuard, RefUpdate, Result, SharedGuard, json};
 
 use crate::{
     boundary::{answer, enter},
@@ -22,14 +18,9 @@ use crate::{
 /// somebody breaks it. Every function may be called from any thread, also at the same time as
 /// others, but for `gitlock_guard_free`.
 pub struct gitlock_guard {
-    /// `None` once it is released or detached.
-    guard: RwLock<Option<LockGuard>>,
+    held: SharedGuard,
     name: CString,
     id: CString,
-    slot: Option<u32>,
-    /// The token and the mode, as they were last.
-    token: AtomicU64,
-    mode: AtomicI32,
 }
 
 impl gitlock_guard {
@@ -38,40 +29,9 @@ impl gitlock_guard {
         Box::into_raw(Box::new(gitlock_guard {
             name: c_string(guard.name().as_str().to_owned()),
             id: c_string(guard.id().to_owned()),
-            slot: guard.slot(),
-            token: AtomicU64::new(guard.token()),
-            mode: AtomicI32::new(mode(&guard)),
-            guard: RwLock::new(Some(guard)),
+            held: SharedGuard::new(guard),
         }))
     }
-
-    fn over(&self) -> Error {
-        let name = self.name.to_string_lossy();
-        Error::new(ErrorCode::LockLost, format!("this guard of the lock {name} was released or detached before"))
-    }
-
-    /// Does something with the tenure, while nobody takes it away.
-    fn with<T>(&self, run: impl FnOnce(&LockGuard) -> Result<T>) -> Result<T> {
-        let guard = self.guard.read().unwrap_or_else(PoisonError::into_inner);
-        guard.as_ref().map_or_else(|| Err(self.over()), run)
-    }
-
-    /// Takes the tenure away.
-    fn take(&self) -> Result<LockGuard> {
-        let guard = self.guard.write().unwrap_or_else(PoisonError::into_inner).take().ok_or_else(|| self.over())?;
-        self.token.store(guard.token(), SeqCst);
-        self.mode.store(mode(&guard), SeqCst);
-        Ok(guard)
-    }
-
-    /// What the tenure says of itself; what it said last if it was taken away.
-    fn now<T>(&self, ask: impl FnOnce(&LockGuard) -> T, last: impl FnOnce() -> T) -> T {
-        self.with(|held| Ok(ask(held))).unwrap_or_else(|_| last())
-    }
-}
-
-fn mode(guard: &LockGuard) -> i32 {
-    if guard.mode() == Mode::Shared { GITLOCK_SHARED } else { GITLOCK_EXCLUSIVE }
 }
 
 /// The lock's name; of several the first. Valid until the guard is freed; NULL for NULL.
@@ -95,7 +55,7 @@ pub unsafe extern "C" fn gitlock_guard_id(guard: *const gitlock_guard) -> *const
 pub unsafe extern "C" fn gitlock_guard_token(guard: *const gitlock_guard) -> u64 {
     // SAFETY: NULL or valid, by the convention.
     let guard = unsafe { guard.as_ref() };
-    answer(0, || guard.map_or(0, |guard| guard.now(LockGuard::token, || guard.token.load(SeqCst))))
+    answer(0, || guard.map_or(0, |guard| guard.held.token()))
 }
 
 /// The fencing token of one of several locks. 0 if it isn't one of them, for NULL, and once the
@@ -105,8 +65,8 @@ pub unsafe extern "C" fn gitlock_guard_token_of(guard: *const gitlock_guard, nam
     answer(0, || {
         // SAFETY: NULL or valid, by the convention.
         let (guard, name) = unsafe { (guard.as_ref(), required("name", name)) };
-        let token = guard.zip(name.ok()).map(|(guard, name)| guard.now(|held| held.token_of(name), || None));
-        token.flatten().unwrap_or(0)
+        let token = guard.zip(name.ok()).map(|(guard, name)| guard.held.with(|held| Ok(held.token_of(name))));
+        token.and_then(Result::ok).flatten().unwrap_or(0)
     })
 }
 
@@ -114,7 +74,7 @@ pub unsafe extern "C" fn gitlock_guard_token_of(guard: *const gitlock_guard, nam
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn gitlock_guard_slot(guard: *const gitlock_guard) -> i32 {
     // SAFETY: NULL or valid, by the convention.
-    let slot = unsafe { guard.as_ref() }.and_then(|guard| guard.slot);
+    let slot = unsafe { guard.as_ref() }.and_then(|guard| guard.held.slot());
     slot.and_then(|slot| i32::try_from(slot).ok()).unwrap_or(-1)
 }
 
@@ -123,7 +83,11 @@ pub unsafe extern "C" fn gitlock_guard_slot(guard: *const gitlock_guard) -> i32 
 pub unsafe extern "C" fn gitlock_guard_mode(guard: *const gitlock_guard) -> i32 {
     // SAFETY: NULL or valid, by the convention.
     let guard = unsafe { guard.as_ref() };
-    answer(-1, || guard.map_or(-1, |guard| guard.now(mode, || guard.mode.load(SeqCst))))
+    answer(-1, || match guard.map(|guard| guard.held.is_shared()) {
+        Some(true) => GITLOCK_SHARED,
+        Some(false) => GITLOCK_EXCLUSIVE,
+        None => -1,
+    })
 }
 
 /// Whether the tenure has ended, by this process's own clock or by what was found in the
@@ -132,7 +96,7 @@ pub unsafe extern "C" fn gitlock_guard_mode(guard: *const gitlock_guard) -> i32 
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn gitlock_guard_is_lost(guard: *const gitlock_guard) -> bool {
     // SAFETY: NULL or valid, by the convention.
-    answer(true, || unsafe { guard.as_ref() }.is_none_or(|guard| guard.with(|held| Ok(held.is_lost())).unwrap_or(true)))
+    answer(true, || unsafe { guard.as_ref() }.is_none_or(|guard| guard.held.is_lost()))
 }
 
 /// For how many milliseconds the tenure is safe from here on without another renewal; 0 once it is lost.
@@ -140,7 +104,7 @@ pub unsafe extern "C" fn gitlock_guard_is_lost(guard: *const gitlock_guard) -> b
 pub unsafe extern "C" fn gitlock_guard_remaining_ms(guard: *const gitlock_guard) -> u64 {
     answer(0, || {
         // SAFETY: NULL or valid, by the convention.
-        let left = unsafe { guard.as_ref() }.map(|guard| guard.with(|held| Ok(held.remaining())));
+        let left = unsafe { guard.as_ref() }.map(|guard| guard.held.with(|held| Ok(held.remaining())));
         let left = left.and_then(Result::ok).unwrap_or_default();
         u64::try_from(left.as_millis()).unwrap_or(u64::MAX)
     })
@@ -151,7 +115,7 @@ pub unsafe extern "C" fn gitlock_guard_remaining_ms(guard: *const gitlock_guard)
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn gitlock_guard_extend(guard: *const gitlock_guard, ttl_ms: i64) -> i32 {
     // SAFETY: NULL or valid, by the convention.
-    enter(|| unsafe { reference("guard", guard) }?.with(|held| held.extend(ttl(ttl_ms)?)))
+    enter(|| unsafe { reference("guard", guard) }?.held.with(|held| held.extend(ttl(ttl_ms)?)))
 }
 
 /// A length that was asked for.
@@ -188,7 +152,7 @@ pub unsafe extern "C" fn gitlock_guard_update_refs(
         // SAFETY: NULL or valid, by the convention.
         let message = unsafe { optional("message", message) }?;
         let updates = lines.into_iter().map(str::parse).collect::<Result<Vec<RefUpdate>>>()?;
-        guard.with(|held| held.update_refs(&updates, message))
+        guard.held.with(|held| held.update_refs(&updates, message))
     })
 }
 
@@ -211,7 +175,7 @@ pub unsafe extern "C" fn gitlock_guard_upgrade(
         // It may be freed while it is waited for.
         let cancel = cancel.map(|cancel| cancel.token().clone());
         let wait = millis("wait_ms", wait_ms)?;
-        guard.with(|held| held.upgrade(wait, cancel.as_ref()))
+        guard.held.with(|held| held.upgrade(wait, cancel.as_ref()))
     })
 }
 
@@ -220,7 +184,7 @@ pub unsafe extern "C" fn gitlock_guard_upgrade(
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn gitlock_guard_downgrade(guard: *const gitlock_guard) -> i32 {
     // SAFETY: NULL or valid, by the convention.
-    enter(|| unsafe { reference("guard", guard) }?.with(LockGuard::downgrade))
+    enter(|| unsafe { reference("guard", guard) }?.held.with(LockGuard::downgrade))
 }
 
 /// How many wait for what this holds, and the highest priority among them, which is 0 if nobody
@@ -235,7 +199,7 @@ pub unsafe extern "C" fn gitlock_guard_wanted(
         // SAFETY: NULL or valid, by the convention.
         unsafe {
             let waiters = place("waiters", waiters, 0)?;
-            let wanted = reference("guard", guard)?.with(LockGuard::wanted)?;
+            let wanted = reference("guard", guard)?.held.with(LockGuard::wanted)?;
             *waiters = wanted.waiters;
             if !priority.is_null() {
                 priority.write(wanted.priority.unwrap_or(0));
@@ -251,7 +215,7 @@ pub unsafe extern "C" fn gitlock_guard_wanted(
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn gitlock_guard_release(guard: *const gitlock_guard) -> i32 {
     // SAFETY: NULL or valid, by the convention.
-    enter(|| unsafe { reference("guard", guard) }?.take()?.release())
+    enter(|| unsafe { reference("guard", guard) }?.held.take()?.release())
 }
 
 /// Frees a guard, and releases its lock if that wasn't done; a failure of that is told to nobody.
@@ -271,7 +235,7 @@ pub unsafe extern "C" fn gitlock_guard_handle(guard: *const gitlock_guard, handl
     enter(|| {
         // SAFETY: NULL or valid, by the convention.
         let (handle, guard) = unsafe { (place("handle", handle, std::ptr::null_mut())?, reference("guard", guard)?) };
-        *handle = give(guard.with(|held| Ok(held.handle().to_string()))?);
+        *handle = give(guard.held.with(|held| Ok(held.handle().to_string()))?);
         Ok(())
     })
 }
@@ -283,7 +247,7 @@ pub unsafe extern "C" fn gitlock_guard_detach(guard: *const gitlock_guard, handl
     enter(|| {
         // SAFETY: NULL or valid, by the convention.
         let (handle, guard) = unsafe { (place("handle", handle, std::ptr::null_mut())?, reference("guard", guard)?) };
-        *handle = give(guard.take()?.detach().to_string());
+        *handle = give(guard.held.take()?.detach().to_string());
         Ok(())
     })
 }
@@ -327,7 +291,7 @@ unsafe fn listen<L>(
         // SAFETY: NULL or valid, by the convention.
         let guard = unsafe { reference("guard", guard) }?;
         let Some(listener) = listener else { return Ok(()) };
-        guard.with(|held| {
+        guard.held.with(|held| {
             add(held, listener, owned);
             Ok(())
         })

@@ -7,6 +7,7 @@ mod doctor;
 mod guard;
 mod reactor;
 mod request;
+mod shared_guard;
 mod sleeper;
 mod snapshot;
 mod status;
@@ -48,6 +49,7 @@ pub use deadlocks::WaitGraph;
 pub use doctor::{Finding, Severity};
 pub use guard::LockGuard;
 pub use request::{LockRequest, WaitProgress};
+pub use shared_guard::SharedGuard;
 pub use status::{ForeignRef, HolderStatus, LockStatus, WaiterStatus};
 pub use tenure::Wanted;
 pub use wait::Waiting;
@@ -324,25 +326,22 @@ impl LockManager {
     }
 
     fn start(&self, checked: Checked, done: Done) -> Result<Waiting> {
-        let inner = self.inner();
-        let again = inner.once_more(&checked)?;
-        let entry = WaitEntry::new(inner, checked, Some(done));
-        let waiting = entry.waiting(inner);
-        match again {
-            Some(guard) => drop(entry.finish(Ok(guard))),
-            None => inner.reactor().add(inner, entry),
-        }
-        Ok(waiting)
+        self.wait_aside(checked, done, |inner, entry| inner.reactor().add(inner, entry))
     }
 
     fn begin(&self, checked: Checked, done: Done) -> Result<Waiting> {
+        self.wait_aside(checked, done, |inner, entry| inner.begin(entry, Some(BEGIN_PATIENCE)))
+    }
+
+    /// Makes a request one that `done` answers, and has `ask` see to it.
+    fn wait_aside(&self, checked: Checked, done: Done, ask: impl FnOnce(&Arc<Inner>, WaitEntry)) -> Result<Waiting> {
         let inner = self.inner();
         let again = inner.once_more(&checked)?;
         let entry = WaitEntry::new(inner, checked, Some(done));
         let waiting = entry.waiting(inner);
         match again {
             Some(guard) => drop(entry.finish(Ok(guard))),
-            None => inner.begin(entry, Some(BEGIN_PATIENCE)),
+            None => ask(inner, entry),
         }
         Ok(waiting)
     }
