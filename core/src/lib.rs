@@ -42,6 +42,7 @@ pub mod journal;
 pub mod json;
 pub mod lock;
 pub mod manager;
+pub mod multi;
 pub mod name;
 pub mod options;
 pub mod process;
@@ -64,6 +65,7 @@ pub use manager::{
     Cleaned, Finding, ForeignRef, HolderStatus, Listing, LockGuard, LockManager, LockRequest, LockStatus, Severity,
     SharedGuard, WaitGraph, WaitProgress, WaiterStatus, Waiting, Wanted,
 };
+pub use multi::{MultiGuard, Repositories};
 pub use name::{LockName, Namespace, RefName};
 pub use options::{DEFAULT_TTL, Options};
 pub use ref_update::RefUpdate;

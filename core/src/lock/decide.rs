@@ -119,6 +119,13 @@ pub enum Request {
         /// The tenure.
         id: String,
     },
+    /// To give a tenure at least this token, above what was granted elsewhere under the same name.
+    Raise {
+        /// Whose tenure is meant.
+        tenure: Tenure,
+        /// The token.
+        token: u64,
+    },
     /// To end an intent that protects nothing any more, unless somebody has touched it since it was seen.
     Lift {
         /// The tenure.
@@ -461,7 +468,9 @@ impl Request {
     fn ids(&self) -> Vec<&str> {
         match self {
             Request::Acquire { claim, .. } => vec![&claim.id],
-            Request::Extend { tenure, .. } | Request::Release { tenure } => tenure.id.as_deref().into_iter().collect(),
+            Request::Extend { tenure, .. } | Request::Release { tenure } | Request::Raise { tenure, .. } => {
+                tenure.id.as_deref().into_iter().collect()
+            }
             Request::Convert(Conversion { tenure, id, .. }) => {
                 tenure.id.as_deref().into_iter().chain([&**id]).collect()
             }

@@ -317,6 +317,24 @@ fn the_next_token_is_above_the_record_the_journal_and_the_clock() {
 }
 
 #[test]
+fn a_tenure_s_token_can_be_raised_and_never_lowered() {
+    let mut lab = Lab::new();
+    let raise = |id: &str, token| Request::Raise { tenure: tenure(id), token };
+    let before = granted(lab.ask(exclusive("a")));
+    let first = before.token.unwrap();
+    let Outcome::Extended(raised) = lab.ask(raise("a", first + 10)) else { panic!() };
+    assert_eq!((raised.token, raised.timeout), (Some(first + 10), before.timeout));
+    assert_eq!(lab.decide(&[raise("a", first)]).edits, [], "it isn't lowered");
+    assert!(matches!(lab.ask(raise("a", MAX_NUMBER)), Outcome::Refused(Refusal::TokensExhausted)));
+    assert_eq!(lab.ask(raise("b", 1)), Outcome::Refused(Refusal::NotHeld));
+    queued(lab.ask(exclusive("b")));
+    let both = lab.ask_all(&[raise("a", first + 20), release("a")]);
+    assert!(matches!(both[1], Outcome::Released(_)));
+    assert_eq!(lab.state.journal.highest_token, first + 20, "the journal tells the raised one");
+    assert!(lab.holder("b").token > Some(first + 20), "and what is granted next is above it");
+}
+
+#[test]
 fn waiters_granted_together_have_tokens_of_their_own() {
     let mut lab = Lab::new();
     lab.ask_all(&[exclusive("a"), shared("b"), shared("c"), shared("d")]);

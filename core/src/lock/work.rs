@@ -270,6 +270,7 @@ impl<'a> Work<'a> {
             Request::Cancel { ids } => self.cancel(ids),
             Request::Break { id, reason } => self.break_tenures(id.as_deref(), reason.as_ref()),
             Request::Mend { id } => self.mend(id),
+            Request::Raise { tenure, token } => self.raise(tenure, *token),
             Request::Lift { id, timeout } => self.lift(id, *timeout),
             Request::Reap => Outcome::Reaped,
         }
@@ -297,6 +298,23 @@ impl<'a> Work<'a> {
             self.changed = true;
         }
         Outcome::Granted(holder.clone())
+    }
+
+    fn raise(&mut self, tenure: &Tenure, token: u64) -> Outcome {
+        let at = match self.find(tenure) {
+            Ok(at) => at,
+            Err(refusal) => return Outcome::Refused(refusal),
+        };
+        if token >= MAX_NUMBER {
+            return Outcome::Refused(Refusal::TokensExhausted);
+        }
+        self.highest_token = self.highest_token.max(token);
+        let holder = &mut self.record.holders[at];
+        if holder.token.is_some_and(|before| before < token) {
+            holder.token = Some(token);
+            self.changed = true;
+        }
+        Outcome::Extended(holder.clone())
     }
 
     /// The token of the next grant: above all that the record and the journal know, and no lower

@@ -12,7 +12,7 @@ use crate::{
     error_code::ErrorCode,
     fork,
     handle::LockHandle,
-    lock::{Mode, Outcome, Refusal, Request},
+    lock::{Holder, Mode, Outcome, Refusal, Request},
     name::LockName,
     ref_update::RefUpdate,
 };
@@ -143,6 +143,25 @@ impl LockGuard {
         let request = Request::Extend { tenure: self.tenure.request(), ttl: super::check_ttl(ttl)?, rebind: None };
         let outcomes = self.tenure.submit(&self.inner, &request, None)?;
         self.hear_extended(outcomes)
+    }
+
+    /// Gives the tenure at least this token under each of its names.
+    pub(crate) fn raise_token(&self, token: u64) -> Result<()> {
+        self.check_alive()?;
+        let outcomes =
+            self.tenure.submit(&self.inner, &Request::Raise { tenure: self.tenure.request(), token }, None)?;
+        let holders: Vec<&Holder> = outcomes
+            .iter()
+            .filter_map(|outcome| match outcome {
+                Outcome::Extended(holder) => Some(holder),
+                _ => None,
+            })
+            .collect();
+        if holders.len() < outcomes.len() {
+            return Err(lost_error(self.tenure.name(), TAKEN_AWAY));
+        }
+        self.tenure.converted(&holders);
+        Ok(())
     }
 
     /// Changes other refs of the repository, so that a holder which has lost its lease can't: in one

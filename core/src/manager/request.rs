@@ -207,6 +207,23 @@ impl<'a> LockRequest<'a> {
         self
     }
 
+    /// How long it may queue; `None`: for ever.
+    pub(crate) fn patience(&self) -> Option<Duration> {
+        match self.options.patience {
+            Patience::ForEver => None,
+            Patience::For(wait) => Some(wait),
+        }
+    }
+
+    /// As one step of something larger that waits so long, by this owner unless it names another.
+    pub(crate) fn for_step(mut self, wait: Option<Duration>, owner: &str) -> Self {
+        self.options.patience = wait.map_or(Patience::ForEver, Patience::For);
+        if self.options.owner.is_none() && self.options.within.is_none() {
+            self.options.owner = Some(owner.to_owned());
+        }
+        self
+    }
+
     /// Acquires the lock, queueing for it if it is held.
     ///
     /// # Errors
@@ -315,12 +332,7 @@ impl<'a> LockRequest<'a> {
             );
         }
         let within = options.within.as_ref().map(|handle| manager.owner_of(handle)).transpose()?;
-        let owner = options
-            .owner
-            .clone()
-            .or(within)
-            .or_else(|| manager.inner().owner.clone())
-            .unwrap_or_else(process::thread_owner);
+        let owner = options.owner.clone().or(within).unwrap_or_else(|| manager.default_owner());
         for (what, text) in [("owner", Some(&owner)), ("reason", options.reason.as_ref())] {
             if text.is_some_and(|text| text.len() > MAX_TEXT) {
                 return refuse(format!("the {what} is longer than {MAX_TEXT} bytes; shorten it"));

@@ -1,0 +1,583 @@
+//! Locks in several repositories at once: in all of them, or in most.
+//!
+//! One Git server is one point of failure. With a [quorum](Repositories::quorum) a lock is held in a majority
+//! of repositories on servers that fail independently, so that any minority may be down. Two majorities
+//! have a repository in common, and there only one can hold: that is all the safety there is, and all
+//! that is needed. It is how Redlock goes about it (<https://redis.io/docs/latest/develop/use/patterns/distributed-locks/>);
+//! but each part is a lock with a queue, an observed lease and a journal, and there is a token.
+
+use std::{
+    fmt,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError, Weak,
+        atomic::{AtomicBool, AtomicU64, Ordering::SeqCst},
+    },
+    time::Duration,
+};
+
+use crate::{
+    cancel::CancelToken,
+    clock,
+    error::{Error, Result},
+    error_code::ErrorCode,
+    handle::LockHandle,
+    manager::{LockGuard, LockManager, LockRequest, SharedGuard},
+};
+
+/// Sets the options of the request for each repository. See [`Repositories::quorum`].
+type With = Arc<dyn for<'a> Fn(LockRequest<'a>) -> Result<LockRequest<'a>> + Send + Sync>;
+
+type LostFn = Box<dyn FnOnce() + Send>;
+
+/// For how long a repository that failed is asked last, and not waited for, in milliseconds.
+const SUSPECTED_FOR: u64 = 30_000;
+
+/// How often a wait looks whether its repository is still there.
+const LOOK_EVERY: Duration = Duration::from_secs(2);
+
+/// Several repositories in which locks are taken together. Clones are the same.
+///
+/// Everybody has to name the same repositories, in the same words: locks are taken in the order of their
+/// [locations](LockManager::location), so that no two requests wait for each other, whatever the order here.
+#[derive(Clone)]
+pub struct Repositories {
+    managers: Arc<[LockManager]>,
+    /// Until when each is suspected to be down, on the boot clock.
+    suspected: Arc<[AtomicU64]>,
+    /// Tenures that couldn't be released, by repository: it is tried again before anything else is asked there.
+    abandoned: Arc<Mutex<Vec<(usize, LockHandle)>>>,
+}
+
+/// A lock in several repositories. It is released when it is dropped, without a word if that fails.
+#[must_use = "the locks are released as soon as the guard is dropped"]
+pub struct MultiGuard {
+    group: Arc<Group>,
+}
+
+/// What a guard and those who work for it share.
+struct Group {
+    repositories: Repositories,
+    names: Vec<String>,
+    /// In how many repositories it has to be held.
+    needed: usize,
+    with: With,
+    owner: String,
+    token: AtomicU64,
+    /// By repository.
+    parts: Mutex<Vec<Option<Arc<SharedGuard>>>>,
+    /// Released, or held in too few.
+    over: AtomicBool,
+    listeners: Mutex<Vec<LostFn>>,
+}
+
+impl Repositories {
+    /// These repositories.
+    ///
+    /// # Errors
+    /// [`ErrorCode::InvalidArgument`] for none, and for the same one twice.
+    pub fn new(managers: impl IntoIterator<Item = LockManager>) -> Result<Repositories> {
+        let mut managers: Vec<LockManager> = managers.into_iter().collect();
+        managers.sort_by_cached_key(LockManager::location);
+        if managers.is_empty() {
+            return Err(Error::new(ErrorCode::InvalidArgument, "there is no repository; give at least one"));
+        }
+        if let Some(twice) = managers.windows(2).find(|pair| pair[0].location() == pair[1].location()) {
+            let message = format!("the repository {} is there twice; give each once", twice[0].location());
+            return Err(Error::new(ErrorCode::InvalidArgument, message));
+        }
+        let suspected = managers.iter().map(|_| AtomicU64::new(0)).collect();
+        Ok(Repositories { managers: managers.into(), suspected, abandoned: Arc::default() })
+    }
+
+    /// How many there are.
+    #[allow(clippy::len_without_is_empty)] // it never is
+    pub fn len(&self) -> usize {
+        self.managers.len()
+    }
+
+    /// How many of them are a majority.
+    pub fn majority(&self) -> usize {
+        self.len() / 2 + 1
+    }
+
+    /// Their managers, in the order in which locks are taken.
+    pub fn managers(&self) -> &[LockManager] {
+        &self.managers
+    }
+
+    /// Acquires the locks of these names in every repository, or none. `with` sets the options of the
+    /// request in each; the wait is for all of them together, for ever unless it says otherwise.
+    ///
+    /// ```
+    /// use gitlock::{LockManager, Options, Repositories};
+    /// let [app, infra] = [(); 2].map(|()| LockManager::in_memory(Options::default()).unwrap());
+    /// let both = Repositories::new([app.clone(), infra])?;
+    /// let guard = both.all(&["deploy"], |request| Ok(request.reason("a change of both")))?;
+    /// assert!(app.lock("deploy").try_acquire()?.is_none());
+    /// guard.release()?;
+    /// # Ok::<(), gitlock::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`LockRequest::acquire`], naming the repository; nothing is held then.
+    pub fn all<N: AsRef<str>>(
+        &self,
+        names: &[N],
+        with: impl for<'a> Fn(LockRequest<'a>) -> Result<LockRequest<'a>> + Send + Sync + 'static,
+    ) -> Result<MultiGuard> {
+        let names = names.iter().map(|name| name.as_ref().to_owned()).collect();
+        self.acquire(names, self.len(), Arc::new(with))
+    }
+
+    /// Acquires the lock in a majority of the repositories, whichever are there, and in the others when they
+    /// are. The guard's [token](MultiGuard::token) is above that of every earlier majority. `with` sets the
+    /// options of the request in each repository; the wait is for all together, for ever unless it says otherwise.
+    ///
+    /// Each is a session of its own unless `with` names an owner, so that a circle of those who wait for each
+    /// other's majorities isn't found: give a wait where that can be.
+    ///
+    /// ```
+    /// use gitlock::{LockManager, Options, Repositories};
+    /// use std::time::Duration;
+    /// let three = [(); 3].map(|()| LockManager::in_memory(Options::default()).unwrap());
+    /// let guard = Repositories::new(three)?.quorum("deploy", |request| Ok(request.wait(Duration::from_secs(10))))?;
+    /// println!("held under token {}, for {:?} without a renewal", guard.token(), guard.validity());
+    /// guard.release()?;
+    /// # Ok::<(), gitlock::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`LockRequest::acquire`]; [`ErrorCode::Io`], with each one's trouble, if too few of the repositories
+    /// can be used. Nothing is held then, as far as they can be reached; elsewhere a lease ends by itself.
+    pub fn quorum(
+        &self,
+        name: &str,
+        with: impl for<'a> Fn(LockRequest<'a>) -> Result<LockRequest<'a>> + Send + Sync + 'static,
+    ) -> Result<MultiGuard> {
+        self.acquire(vec![name.to_owned()], self.majority(), Arc::new(with))
+    }
+
+    fn acquire(&self, names: Vec<String>, needed: usize, with: With) -> Result<MultiGuard> {
+        let first = &self.managers[0];
+        let patience = with(first.lock_all(&names))?.patience();
+        let until = patience.map(|wait| self.now().saturating_add(clock::millis(wait)));
+        let mut owner = first.default_owner();
+        if needed < self.len() {
+            // What an earlier tenure left where a server was away has its owner. With the same one this
+            // would look as if it waited for itself: a deadlock.
+            owner = format!("{owner}+{}", uuid::Uuid::new_v4().simple());
+        }
+        let group = Arc::new(Group {
+            repositories: self.clone(),
+            names,
+            needed,
+            with,
+            owner,
+            token: AtomicU64::new(0),
+            parts: Mutex::new(self.managers.iter().map(|_| None).collect()),
+            over: AtomicBool::new(false),
+            listeners: Mutex::default(),
+        });
+        // What was taken is given back by the guard, wherever this ends.
+        let guard = MultiGuard { group: group.clone() };
+        let mut failures = Vec::new();
+        for (at, suspected) in group.order() {
+            if group.held().len() == needed || failures.len() > self.len() - needed {
+                break;
+            }
+            let left = until.map(|until| Duration::from_millis(until.saturating_sub(self.now())));
+            // Out of the order nobody may wait.
+            match group.take(at, if suspected { Some(Duration::ZERO) } else { left }) {
+                Ok(part) => group.put(at, part),
+                Err(error) if group.is_quorum() && (is_down(&error) || suspected && error.is_held()) => {
+                    failures.push((at, error));
+                }
+                Err(error) => return Err(self.at(at, &error)),
+            }
+        }
+        if group.held().len() < needed {
+            return Err(self.too_few(needed, "can be used", failures));
+        }
+        group.settle_token()?;
+        if group.is_quorum() {
+            group.fill_up_aside();
+        }
+        Ok(guard)
+    }
+
+    fn now(&self) -> u64 {
+        self.managers[0].clock().boot_ms()
+    }
+
+    fn is_suspected(&self, at: usize) -> bool {
+        self.suspected[at].load(SeqCst) > self.now()
+    }
+
+    /// Ends a tenure in one of them.
+    fn release(&self, at: usize, guard: LockGuard) -> Result<()> {
+        let handle = guard.handle();
+        guard.release().inspect_err(|_| lock(&self.abandoned).push((at, handle)))
+    }
+
+    /// Ends what couldn't be ended before.
+    fn clear_away(&self, at: usize) -> Result<()> {
+        let here: Vec<LockHandle> = {
+            let mut abandoned = lock(&self.abandoned);
+            abandoned.extract_if(.., |(other, _)| *other == at).map(|(_, handle)| handle).collect()
+        };
+        let mut result = Ok(());
+        for handle in here {
+            // Any other error says that it has ended.
+            if let Err(error) = self.managers[at].release(&handle)
+                && is_down(&error)
+            {
+                lock(&self.abandoned).push((at, handle));
+                result = Err(error);
+            }
+        }
+        result
+    }
+
+    /// What went wrong in one of them.
+    fn at(&self, at: usize, error: &Error) -> Error {
+        let told = Error::new(error.code(), format!("in {}: {error}", self.managers[at].location()));
+        match error.holder() {
+            Some(holder) => told.with_holder(holder.clone()),
+            None => told,
+        }
+    }
+
+    fn too_few(&self, needed: usize, what: &str, failures: Vec<(usize, Error)>) -> Error {
+        let why: Vec<String> = failures.iter().map(|(at, error)| self.at(*at, error).to_string()).collect();
+        let message = format!(
+            "only {} of {} repositories {what}, and {needed} are needed; try again when more are there: {}",
+            self.len().saturating_sub(failures.len()),
+            self.len(),
+            why.join("; ")
+        );
+        Error::new(ErrorCode::Io, message)
+    }
+}
+
+/// Whether it is the repository, or its server, that is the trouble, and not the lock.
+fn is_down(error: &Error) -> bool {
+    error.code().exit_code() == ErrorCode::Io.exit_code() && error.code() != ErrorCode::Internal
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Group {
+    fn is_quorum(&self) -> bool {
+        self.needed < self.repositories.len()
+    }
+
+    /// In which order the repositories are asked, and whether each failed lately: everybody's, but those last.
+    fn order(&self) -> Vec<(usize, bool)> {
+        let suspected = |at| self.is_quorum() && self.repositories.is_suspected(at);
+        let mut order: Vec<(usize, bool)> = (0..self.repositories.len()).map(|at| (at, suspected(at))).collect();
+        order.sort_by_key(|(_, suspected)| *suspected);
+        order
+    }
+
+    /// Acquires in one repository.
+    fn take(&self, at: usize, wait: Option<Duration>) -> Result<LockGuard> {
+        let taken = self.repositories.clear_away(at).and_then(|()| self.ask(at, wait));
+        let until = if taken.as_ref().is_err_and(is_down) { self.repositories.now() + SUSPECTED_FOR } else { 0 };
+        self.repositories.suspected[at].store(until, SeqCst);
+        taken
+    }
+
+    fn ask(&self, at: usize, wait: Option<Duration>) -> Result<LockGuard> {
+        let (manager, names) = (&self.repositories.managers[at], &self.names);
+        let gone = CancelToken::new();
+        let mut why = None;
+        let request = (self.with)(manager.lock_all(names))?.for_step(wait, &self.owner).cancel(&gone);
+        let mut look = || {
+            // A wait outlasts its server's absence; here others can stand in.
+            if self.is_quorum() && why.is_none() {
+                why = names.iter().find_map(|name| manager.status(name).err()).filter(is_down);
+                if why.is_some() {
+                    gone.cancel();
+                }
+            }
+        };
+        match (request.acquire_attending(LOOK_EVERY, &mut look), why) {
+            (Err(error), Some(why)) if error.code() == ErrorCode::Cancelled => Err(why),
+            (taken, _) => taken,
+        }
+    }
+
+    fn put(self: &Arc<Self>, at: usize, guard: LockGuard) {
+        let part = Arc::new(SharedGuard::new(guard));
+        {
+            let mut parts = lock(&self.parts);
+            // After a release nobody is going to release this one.
+            if self.over.load(SeqCst) {
+                return;
+            }
+            parts[at] = Some(part.clone());
+        }
+        if !lock(&self.listeners).is_empty() {
+            self.listen_to(&part);
+        }
+    }
+
+    /// What is held at this moment, by repository.
+    fn held(&self) -> Vec<(usize, Arc<SharedGuard>)> {
+        let parts = lock(&self.parts);
+        let held = parts.iter().enumerate().filter_map(|(at, part)| Some((at, part.clone()?)));
+        held.filter(|(_, part)| !part.is_lost()).collect()
+    }
+
+    /// Whether it is held in too few by now. Once it is, it stays so.
+    fn is_lost(&self) -> bool {
+        if !self.over.load(SeqCst) && self.held().len() < self.needed {
+            self.over.store(true, SeqCst);
+        }
+        self.over.load(SeqCst)
+    }
+
+    /// Ends it everywhere, also where it is thought lost: who waits there needn't wait on.
+    fn release(&self) -> Vec<(usize, Result<()>)> {
+        let parts: Vec<Option<Arc<SharedGuard>>> = lock(&self.parts).iter_mut().map(Option::take).collect();
+        let parts = parts.into_iter().enumerate().filter_map(|(at, part)| Some((at, part?))).collect();
+        everywhere(parts, |at, part| self.repositories.release(at, part.take()?))
+    }
+
+    /// Gives the tenure its token. In a majority it is above all that any earlier majority had, and is written
+    /// back to this one, so that the next finds it.
+    fn settle_token(self: &Arc<Self>) -> Result<()> {
+        let highest = self.held().iter().map(|(_, part)| part.token()).max().unwrap_or_default();
+        self.token.store(highest, SeqCst);
+        if !self.is_quorum() {
+            return Ok(());
+        }
+        self.token.store(highest + 1, SeqCst);
+        let results = everywhere(self.held(), |_, part| part.with(|held| held.raise_token(highest + 1)));
+        let failures: Vec<(usize, Error)> =
+            results.into_iter().filter_map(|(at, result)| Some((at, result.err()?))).collect();
+        for (at, _) in &failures {
+            self.part_with(*at);
+        }
+        if self.held().len() < self.needed {
+            return Err(self.repositories.too_few(self.needed, "took the token", failures));
+        }
+        Ok(())
+    }
+
+    /// Gives one repository's part back, without waiting for it.
+    fn part_with(&self, at: usize) {
+        let Some(part) = lock(&self.parts)[at].take() else { return };
+        let repositories = self.repositories.clone();
+        let aside = move || drop(part.take().and_then(|guard| repositories.release(at, guard)));
+        let _ = std::thread::Builder::new().name("gitlock-multi".to_owned()).spawn(aside);
+    }
+
+    /// Acquires in the repositories in which it isn't held, where that is possible at once, so that more of
+    /// those in which it is may go down.
+    fn fill_up(self: &Arc<Self>) {
+        for at in 0..self.repositories.len() {
+            let missing = lock(&self.parts)[at].as_ref().is_none_or(|part| part.is_lost());
+            if self.is_lost() || !missing || self.repositories.is_suspected(at) {
+                continue;
+            }
+            let taken = self.take(at, Some(Duration::ZERO)).and_then(|guard| {
+                guard.raise_token(self.token.load(SeqCst))?;
+                Ok(guard)
+            });
+            match taken {
+                Ok(guard) if !self.is_lost() => self.put(at, guard),
+                Ok(_) => {}
+                Err(error) => {
+                    tracing::debug!(repository = self.repositories.managers[at].location(), %error, "not held there")
+                }
+            }
+        }
+    }
+
+    fn fill_up_aside(self: &Arc<Self>) {
+        let group = self.clone();
+        let aside = move || group.fill_up();
+        if let Err(error) = std::thread::Builder::new().name("gitlock-multi".to_owned()).spawn(aside) {
+            tracing::debug!(%error, "the other repositories are left out");
+        }
+    }
+
+    fn listen_to(self: &Arc<Self>, part: &SharedGuard) {
+        let group: Weak<Group> = Arc::downgrade(self);
+        let look = move |_: &Error| {
+            let Some(group) = group.upgrade() else { return };
+            if group.is_lost() {
+                let listeners = std::mem::take(&mut *lock(&group.listeners));
+                listeners.into_iter().for_each(|listener| listener());
+            }
+        };
+        let _ = part.with(|held| {
+            held.on_lost(look);
+            Ok(())
+        });
+    }
+
+    fn lost(&self) -> Error {
+        let message = format!(
+            "the lock {} is lost: it is held in fewer than {} of {} repositories; stop what was done under it, and acquire it \
+             again before going on",
+            self.names[0],
+            self.needed,
+            self.repositories.len()
+        );
+        Error::new(ErrorCode::LockLost, message)
+    }
+}
+
+impl MultiGuard {
+    /// The names that were asked for.
+    pub fn names(&self) -> &[String] {
+        &self.group.names
+    }
+
+    /// The fencing token: it grows with every grant by the same repositories in the same way, whichever
+    /// of them took part. Give it to whatever the lock protects, and let that refuse a token lower than one it has seen.
+    pub fn token(&self) -> u64 {
+        self.group.token.load(SeqCst)
+    }
+
+    /// The locations of the repositories in which it is held at this moment.
+    pub fn held_in(&self) -> Vec<String> {
+        let managers = &self.group.repositories.managers;
+        self.group.held().into_iter().map(|(at, _)| managers[at].location()).collect()
+    }
+
+    /// Whether it is held in too few repositories, by this process's own clock or by what was found there. A
+    /// `false` is as old as the question: what must never happen twice has to check the token where it happens.
+    pub fn is_lost(&self) -> bool {
+        self.group.is_lost()
+    }
+
+    /// For how long it is safe from here on without another renewal: enough of its leases last so long, less
+    /// what clocks may drift apart. Zero once it is lost. Leases are renewed in the background, unless the
+    /// request said otherwise.
+    pub fn validity(&self) -> Duration {
+        if self.is_lost() {
+            return Duration::ZERO;
+        }
+        let remaining = |part: &SharedGuard| part.with(|held| Ok(held.remaining())).unwrap_or_default();
+        let mut left: Vec<Duration> = self.group.held().iter().map(|(_, part)| remaining(part)).collect();
+        left.sort_unstable_by(|a, b| b.cmp(a));
+        left.get(self.group.needed - 1).copied().unwrap_or_default()
+    }
+
+    /// Makes the leases last another ttl from now, or the given time, and of a majority acquires the lock in
+    /// the repositories that are there again.
+    ///
+    /// # Errors
+    /// [`ErrorCode::LockLost`] if it is held in too few, and [`ErrorCode::Io`], with each one's trouble, if too
+    /// few could be asked: it is held until the leases end then.
+    pub fn extend(&self, ttl: Option<Duration>) -> Result<()> {
+        if self.is_lost() {
+            return Err(self.group.lost());
+        }
+        let results = everywhere(self.group.held(), |_, part| part.with(|held| held.extend(ttl)));
+        let extended = results.iter().filter(|(_, result)| result.is_ok()).count();
+        let failures: Vec<(usize, Error)> =
+            results.into_iter().filter_map(|(at, result)| Some((at, result.err()?))).collect();
+        if let Some((_, wrong)) = failures.iter().find(|(_, error)| error.code() == ErrorCode::InvalidArgument) {
+            return Err(Error::new(wrong.code(), wrong.to_string()));
+        }
+        if self.is_lost() {
+            return Err(self.group.lost());
+        }
+        if extended < self.group.needed {
+            return Err(self.group.repositories.too_few(self.group.needed, "could be asked", failures));
+        }
+        if self.group.is_quorum() {
+            self.group.fill_up();
+        }
+        Ok(())
+    }
+
+    /// Calls `listener` once when it is lost, on a background thread; at once if it is lost already. It must
+    /// not block. A release doesn't call it.
+    pub fn on_lost(&self, listener: impl FnOnce() + Send + 'static) {
+        if self.is_lost() {
+            return listener();
+        }
+        lock(&self.group.listeners).push(Box::new(listener));
+        for (_, part) in self.group.held() {
+            self.group.listen_to(&part);
+        }
+    }
+
+    /// Ends the tenure everywhere, in all repositories at once.
+    ///
+    /// # Errors
+    /// [`ErrorCode::LockLost`] if it was held in too few, so that the work under it may have overlapped
+    /// another's. A repository that can't be reached is no error where enough others are: its lease ends by itself.
+    pub fn release(self) -> Result<()> {
+        if self.is_lost() {
+            return Err(self.group.lost());
+        }
+        lock(&self.group.listeners).clear();
+        let results = self.group.release();
+        self.group.over.store(true, SeqCst);
+        let count = results.len();
+        let failures: Vec<(usize, Error)> =
+            results.into_iter().filter_map(|(at, result)| Some((at, result.err()?))).collect();
+        let lost = failures.iter().filter(|(_, error)| error.is_lost()).count();
+        if count - lost < self.group.needed {
+            return Err(self.group.lost());
+        }
+        for (at, error) in failures {
+            // Of a majority the others are gone, so that nobody is kept out.
+            if !self.group.is_quorum() {
+                return Err(self.group.repositories.at(at, &error));
+            }
+            tracing::warn!(error = %self.group.repositories.at(at, &error), "a lease is left to end by itself");
+        }
+        Ok(())
+    }
+}
+
+impl Drop for MultiGuard {
+    fn drop(&mut self) {
+        self.group.over.store(true, SeqCst);
+        for (at, result) in self.group.release() {
+            if let Err(error) = result {
+                tracing::warn!(error = %self.group.repositories.at(at, &error), "a dropped guard could not release its lock");
+            }
+        }
+    }
+}
+
+/// Does something with each of these parts, with all at once.
+fn everywhere(
+    parts: Vec<(usize, Arc<SharedGuard>)>,
+    run: impl Fn(usize, &SharedGuard) -> Result<()> + Sync,
+) -> Vec<(usize, Result<()>)> {
+    std::thread::scope(|scope| {
+        let run = &run;
+        let threads: Vec<_> = parts.into_iter().map(|(at, part)| (at, scope.spawn(move || run(at, &part)))).collect();
+        let result = |(at, thread): (usize, std::thread::ScopedJoinHandle<'_, Result<()>>)| {
+            (at, thread.join().unwrap_or_else(|panic| Err(Error::panicked(&*panic))))
+        };
+        threads.into_iter().map(result).collect()
+    })
+}
+
+impl fmt::Debug for Repositories {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.managers.iter().map(LockManager::location)).finish()
+    }
+}
+
+impl fmt::Debug for MultiGuard {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MultiGuard")
+            .field("names", &self.group.names)
+            .field("token", &self.token())
+            .field("held_in", &self.held_in())
+            .finish_non_exhaustive()
+    }
+}
