@@ -1,4 +1,4 @@
-// `node scripts/pack.mjs OUT [ADDON]`: packs the package, and that of this platform with the compiled part, as they
+// `node scripts/pack.mjs OUT ADDON`: packs the package, and that of this platform with the compiled part, as they
 // would be published. Prints the tarballs' names.
 
 import { execFileSync } from 'node:child_process';
@@ -7,9 +7,8 @@ import { basename, join, resolve } from 'node:path';
 
 const here = join(import.meta.dirname, '..');
 const out = resolve(process.argv[2]);
-const built = readdirSync(join(here, 'lib')).find((file) => file.endsWith('.node'));
-const addon = resolve(process.argv[3] ?? join(here, 'lib', built));
-const platform = /^gitlock\.(.+)\.node$/.exec(built)[1];
+const addon = resolve(process.argv[3]);
+const platform = [process.platform, process.arch, ...(process.platform === 'linux' ? ['gnu'] : [])].join('-');
 
 const read = (folder) => JSON.parse(readFileSync(join(folder, 'package.json'), 'utf8'));
 const write = (folder, value) => writeFileSync(join(folder, 'package.json'), `${JSON.stringify(value, null, 2)}\n`);
@@ -36,5 +35,5 @@ write(whole, published);
 
 const part = join(out, platform);
 cpSync(join(here, 'npm', platform), part, { recursive: true });
-copyFileSync(addon, join(part, built));
+copyFileSync(addon, join(part, `gitlock.${platform}.node`));
 console.log([pack(whole), pack(part)].join('\n'));

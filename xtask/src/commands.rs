@@ -23,7 +23,7 @@ pub(crate) fn run_in(folder: &Path, program: &str, arguments: &[&str]) -> Result
 
 /// Every test, then a slice of each long run.
 pub(crate) fn test(root: &Path) -> Result<(), String> {
-    run(root, "cargo", &["build", "--workspace", "--all-targets"])?;
+    build(root)?;
     run(root, "cargo", &["test", "--workspace"])?;
     crate::c::test(root)?;
     crate::python::test(root)?;
@@ -51,6 +51,18 @@ pub(crate) fn model(root: &Path, arguments: &[String]) -> Result<(), String> {
     run(root, "cargo", &["build", "--quiet", "--release", "-p", "gitlock-tests", "--bin", "model"])?;
     let all: Vec<&str> = arguments.iter().map(String::as_str).collect();
     run(root, &release(root, "model"), &all)
+}
+
+/// Builds everything that is tested, for tests.
+pub(crate) fn build(root: &Path) -> Result<(), String> {
+    // Always by the same words: with others the same crates would have other features, and be compiled again.
+    run(root, "cargo", &["build", "--quiet", "--workspace", "--all-targets"])
+}
+
+/// Builds what is shipped, but for the wheel, which maturin builds. Together with the tests it would have seeded faults.
+pub(crate) fn ship(root: &Path) -> Result<(), String> {
+    let packages = ["gitlock-ffi", "gitlock-node", "git-lock"].map(|name| ["-p", name]).concat();
+    run(root, "cargo", &[&["build", "--quiet", "--release", "--locked"], &packages[..]].concat())
 }
 
 pub(crate) fn release(root: &Path, binary: &str) -> String {

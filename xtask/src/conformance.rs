@@ -9,7 +9,7 @@ use std::{
 
 use crate::{
     c::compile_against,
-    commands::{run, target},
+    commands::{build, target},
     install::install,
     node, python,
 };
@@ -70,10 +70,7 @@ pub(crate) fn philosophers(root: &Path, arguments: &[String]) -> Result<(), Stri
 /// The surfaces with a core that has faults to be seeded, as none that is shipped has, in one folder.
 fn faulty(root: &Path) -> Result<PathBuf, String> {
     // Built together, they share the features that the tests ask of the core.
-    let packages = ["gitlock-tests", "gitlock-ffi", "gitlock-python", "gitlock-node", "git-lock"]
-        .map(|name| ["-p", name])
-        .concat();
-    run(root, "cargo", &[&["build", "--quiet"], &packages[..]].concat())?;
+    build(root)?;
     let (built, folder) = (target(root).join("debug"), target(root).join("conformance/faulty"));
     let failed = |error: std::io::Error| format!("can't fill {}: {error}", folder.display());
     let _ = fs::remove_dir_all(&folder);

@@ -28,7 +28,7 @@ echo "  $WORKER is done"
 "#;
 
 pub(crate) fn run(root: &Path) -> Result<(), String> {
-    commands::run(root, "cargo", &["build", "--quiet", "--release", "-p", "git-lock"])?;
+    commands::ship(root)?;
     let builds = examples::builds(root, &commands::target(root).join("demo-programs"))?;
     let demo = Demo::new(root)?;
     demo.make_repository()?;

@@ -54,13 +54,13 @@ impl Build {
 pub(crate) fn builds(root: &Path, place: &Path) -> Result<Vec<Build>, String> {
     let (prefix, sources) = (place.join("installed"), root.join("examples"));
     install(root, &prefix)?;
-    run(root, "cargo", &["build", "--quiet", "--release", "-p", "gitlock", "--example", "build"])?;
+    run(root, "cargo", &["build", "--quiet", "--release", "-p", "gitlock-examples"])?;
     let path = prefix.join("bin");
     let build =
         |language, program: PathBuf, first: Option<PathBuf>| Build { language, program, first, path: path.clone() };
     let mut all = vec![
         build("shell", sources.join("sh/build.sh"), None),
-        build("Rust", PathBuf::from(release(root, "examples/build")), None),
+        build("Rust", PathBuf::from(release(root, "build-under-lock")), None),
     ];
     for (language, compiler, standard, source) in
         [("C", "cc", "-std=c11", "c/build.c"), ("C++", "c++", "-std=c++17", "cpp/build.cpp")]

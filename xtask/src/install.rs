@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::commands::{release, run};
+use crate::commands::{release, ship};
 
 /// What a program needs that links `libgitlock.a`: what Rust's standard library needs.
 const PRIVATE_LIBS: &str = "-lgcc_s -lutil -lrt -lpthread -lm -ldl -lc";
@@ -23,9 +23,7 @@ pub(crate) fn run_with(root: &Path, arguments: &[String]) -> Result<(), String> 
 }
 
 pub(crate) fn install(root: &Path, prefix: &Path) -> Result<(), String> {
-    // Each by itself: built together with the tests they would have seeded faults.
-    run(root, "cargo", &["build", "--quiet", "--release", "-p", "gitlock-ffi"])?;
-    run(root, "cargo", &["build", "--quiet", "--release", "-p", "git-lock"])?;
+    ship(root)?;
     let version = env!("CARGO_PKG_VERSION");
     let major = version.split('.').next().unwrap_or("0");
     let (include, lib, bin) = (prefix.join("include"), prefix.join("lib"), prefix.join("bin"));

@@ -8,7 +8,7 @@ use std::{
 
 use crate::{
     c::output,
-    commands::{run_in, target},
+    commands::{release, run_in, ship, target},
 };
 
 /// Builds the package, installs it into an empty project outside of the checkout, and tries it there.
@@ -45,12 +45,17 @@ pub(crate) fn bench(root: &Path) -> Result<(), String> {
 pub(crate) fn pack(root: &Path, addon: Option<&Path>) -> Result<Vec<String>, String> {
     let package = root.join("bindings-node");
     modules(&package)?;
-    if addon.is_none() {
-        run_in(&package, "npm", &["run", "--silent", "build"])?;
-    }
     let out = target(root).join(if addon.is_some() { "node-faulty" } else { "node" });
+    let shipped = || {
+        // As `npm run build` does, but beside what the other surfaces have compiled: napi names the target, and
+        // Cargo then compiles everything anew.
+        ship(root)?;
+        let ending = if cfg!(target_os = "macos") { "dylib" } else { "so" };
+        Ok::<_, String>(PathBuf::from(release(root, &format!("libgitlock_node.{ending}"))))
+    };
+    let addon = addon.map_or_else(shipped, |addon| Ok(addon.to_owned()))?;
     let mut command = Command::new("node");
-    command.args(["scripts/pack.mjs".as_ref(), out.as_os_str()]).args(addon).current_dir(&package);
+    command.args(["scripts/pack.mjs".as_ref(), out.as_os_str(), addon.as_os_str()]).current_dir(&package);
     Ok(output(&mut command)?.lines().map(str::to_owned).collect())
 }
 

@@ -7,14 +7,14 @@ use std::{
 
 use crate::{
     c::compile_against,
-    commands::{release, run, target},
+    commands::{release, run, ship, target},
     install::install,
     node, python,
 };
 
 pub(crate) fn run_with(root: &Path, arguments: &[String]) -> Result<(), String> {
     // The command line as it ships: built by itself, it has no seeded faults.
-    run(root, "cargo", &["build", "--quiet", "--release", "-p", "git-lock"])?;
+    ship(root)?;
     run(root, "cargo", &["build", "--quiet", "--release", "-p", "gitlock-tests", "--bin", "torture"])?;
     let mut all = vec!["--git-lock".to_owned(), release(root, "git-lock")];
     for worker in if wants_languages(arguments) { workers(root)? } else { Vec::new() } {

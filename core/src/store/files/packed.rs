@@ -12,6 +12,8 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
+use memchr::{memchr, memrchr};
+
 use crate::{
     error::{Error, Result},
     store::Oid,
@@ -176,7 +178,7 @@ impl<'a> Iterator for Entries<'a> {
 
     fn next(&mut self) -> Option<Entry<'a>> {
         while !self.rest.is_empty() {
-            let end = self.rest.iter().position(|byte| *byte == b'\n').map_or(self.rest.len(), |at| at + 1);
+            let end = memchr(b'\n', self.rest).map_or(self.rest.len(), |at| at + 1);
             let (line, rest) = self.rest.split_at(end);
             self.rest = rest;
             if let Some(entry) = parse(line) {
@@ -194,16 +196,14 @@ fn parse(line: &[u8]) -> Option<Entry<'_>> {
     if matches!(line.first(), None | Some(b'#' | b'^')) {
         return None;
     }
-    let space = line.iter().position(|byte| *byte == b' ')?;
+    let space = memchr(b' ', line)?;
     Some(Entry { hex: &line[..space], name: &line[space + 1..] })
 }
 
 /// The offset of the first line whose ref isn't before `name`, in a sorted file.
 fn lower_bound(content: &[u8], name: &[u8]) -> usize {
-    let line_start = |at: usize| content[..at].iter().rposition(|byte| *byte == b'\n').map_or(0, |newline| newline + 1);
-    let line_end = |at: usize| {
-        content[at..].iter().position(|byte| *byte == b'\n').map_or(content.len(), |newline| at + newline + 1)
-    };
+    let line_start = |at: usize| memrchr(b'\n', &content[..at]).map_or(0, |newline| newline + 1);
+    let line_end = |at: usize| memchr(b'\n', &content[at..]).map_or(content.len(), |newline| at + newline + 1);
     let (mut low, mut high) = (0, content.len());
     // Everything before `low` sorts before the name, and nothing from `high` on does.
     while low < high {

@@ -156,7 +156,7 @@ fn parse(log: &[u8]) -> Vec<Entry<'_>> {
     let mut entries = Vec::new();
     let mut at = 0;
     while at < log.len() {
-        let line_end = log[at..].iter().position(|byte| *byte == b'\n').map_or(log.len(), |newline| at + newline);
+        let line_end = memchr::memchr(b'\n', &log[at..]).map_or(log.len(), |newline| at + newline);
         match entry_at(log, at, line_end) {
             Some(entry) => {
                 at = line_end + 1 + entry.bytes.len() + 1;

@@ -76,7 +76,7 @@ impl Process {
     pub(super) fn hear(&mut self) -> Option<String> {
         let mut buffer = [0; 4096];
         loop {
-            if let Some(end) = self.read.iter().position(|byte| *byte == b'\n') {
+            if let Some(end) = memchr::memchr(b'\n', &self.read) {
                 let line = self.read.drain(..=end).collect::<Vec<u8>>();
                 return Some(String::from_utf8_lossy(&line[..end]).into_owned());
             }

@@ -1,6 +1,6 @@
 //! A build under a lock: `build REPOSITORY COMMAND`.
 //!
-//! `cargo run -p gitlock --example build -- . 'make release'`
+//! `cargo run -p gitlock-examples --bin build-under-lock -- . 'make release'`
 
 use std::{
     process::{Command, ExitCode},
