@@ -232,6 +232,70 @@ export declare class Session extends Acquirer {
   readonly owner: string;
 }
 
+/** How a lock is acquired in several repositories: as in one, with one wait for all of them together. */
+export type MultiOptions = Pick<
+  AcquireOptions,
+  'shared' | 'priority' | 'ttl' | 'wait' | 'maxHold' | 'owner' | 'reason' | 'signal'
+>;
+
+/**
+ * Several repositories in which locks are taken together. Everybody has to name the same ones, in the same words; the
+ * order doesn't matter.
+ */
+export declare class Repositories {
+  /** @throws {InvalidArgument} for none, and for the same one twice */
+  constructor(managers: LockManager[]);
+
+  /** Acquires these locks in every repository, or none. Rejects as {@link LockManager.acquire} does. */
+  all(names: string | string[], options?: MultiOptions): Promise<MultiLock>;
+
+  /**
+   * Acquires a lock in a majority of the repositories, whichever can be used, and in the others when they can. Rejects
+   * as {@link LockManager.acquire} does, and with {@link RepositoryError} if too few can be used.
+   */
+  quorum(name: string, options?: MultiOptions): Promise<MultiLock>;
+
+  /** Does some work while a majority holds the lock, and releases it. */
+  with<T>(name: string, work: (lock: MultiLock) => T | Promise<T>): Promise<T>;
+  with<T>(name: string, options: MultiOptions | undefined, work: (lock: MultiLock) => T | Promise<T>): Promise<T>;
+}
+
+/** What a {@link MultiLock} tells of. */
+export interface MultiLockEvents {
+  /** Once, when it is held in too few repositories; soon, if it is already. A release doesn't. */
+  lost: [error: import('./errors.js').LockLost];
+}
+
+/** A lock in several repositories. Its leases are renewed until it is released. */
+export declare class MultiLock extends (EventEmitter as new () => EventEmitter<MultiLockEvents>) {
+  private constructor();
+
+  /** Every lock that was asked for. */
+  readonly names: string[];
+  /** The fencing token, below 2^53: it grows with every grant by the same repositories, whichever of them took part. */
+  readonly token: number;
+  /** Whether it is held in too few repositories. `false` is as old as the question. */
+  readonly isLost: boolean;
+  /** Where it is held at this moment. */
+  readonly heldIn: string[];
+  /** Aborts when it is lost; the reason is a {@link LockLost}. */
+  readonly signal: AbortSignal;
+
+  /** For how many milliseconds it is safe from here on without another renewal. */
+  validity(): number;
+
+  /**
+   * Makes the leases last another ttl from now, or so many milliseconds, and acquires it in the repositories that can be
+   * used again. Rejects with {@link LockLost} if it is held in too few.
+   */
+  extend(ttl?: number): Promise<void>;
+
+  /** Ends it everywhere. Rejects with {@link LockLost} if it was held in too few. */
+  release(): Promise<void>;
+
+  [Symbol.asyncDispose](): Promise<void>;
+}
+
 /** What a {@link Lock} tells of. */
 export interface LockEvents {
   /** Once, when the tenure is lost; soon, if it is lost already. A release doesn't. */

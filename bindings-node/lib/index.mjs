@@ -1,4 +1,4 @@
 import gitlock from './index.js';
 
 export * from './errors.mjs';
-export const { Lock, LockHandle, LockManager, Session } = gitlock;
+export const { Lock, LockHandle, LockManager, MultiLock, Repositories, Session } = gitlock;

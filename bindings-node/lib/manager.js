@@ -21,6 +21,9 @@ const MAKE = Symbol('make');
 /** What the drop-in reads: not for users, since it shows fingerprints. */
 const RECORDS = Symbol('records');
 
+/** The compiled part of a manager. */
+const NATIVE = Symbol('native');
+
 const LIST = { most: 'uint32' };
 const BREAK = { id: 'string', reason: 'string' };
 const CLEAN = { grace: 'ms' };
@@ -172,6 +175,10 @@ class LockManager extends Acquirer {
     return new LockManager(MAKE, now(() => native.Manager.openNow(bridge, folder, given)), given.owner);
   }
 
+  get [NATIVE]() {
+    return this.#native;
+  }
+
   get location() {
     return this.#native.location;
   }
@@ -261,4 +268,4 @@ class LockManager extends Acquirer {
   }
 }
 
-module.exports = { LockManager, RECORDS, Session };
+module.exports = { LockManager, NATIVE, RECORDS, Session, freshOwner };

@@ -12,13 +12,13 @@ use std::{
 use gitlock::{CancelToken, LockGuard, LockManager, Result, json};
 use napi::{
     Env, Status,
-    bindgen_prelude::{Either4, Function},
+    bindgen_prelude::{Either5, Function},
     sys,
     threadsafe_function::{ThreadsafeFunction, ThreadsafeFunctionCallMode},
 };
 use napi_derive::napi;
 
-use crate::{errors::caught, guard::Guard, manager::Manager, pool};
+use crate::{errors::caught, guard::Guard, manager::Manager, multi::MultiGuard, pool};
 
 /// Doesn't keep the event loop alive unless it is told to.
 type Wake = ThreadsafeFunction<(), (), (), Status, false, true>;
@@ -31,6 +31,7 @@ pub(crate) enum Told {
     /// A guard, and whether its tenure goes on when nobody here has it any more.
     Guard(Box<LockGuard>, bool),
     Manager(LockManager),
+    MultiGuard(Arc<gitlock::MultiGuard>),
 }
 
 /// One answer, or one piece of news.
@@ -40,7 +41,7 @@ pub struct Message {
     pub to: u32,
     /// What went wrong, as JSON.
     pub error: Option<String>,
-    pub value: Option<Either4<String, f64, Guard, Manager>>,
+    pub value: Option<Either5<String, f64, Guard, Manager, MultiGuard>>,
 }
 
 struct State {
@@ -137,10 +138,11 @@ impl Bridge {
         let value = match what {
             Err(error) => return Some(Message { to, error: Some(json::error(&error).to_string()), value: None }),
             Ok(Told::Nothing) => None,
-            Ok(Told::Text(text)) => Some(Either4::A(text)),
-            Ok(Told::Number(number)) => Some(Either4::B(number)),
-            Ok(Told::Guard(guard, outlives)) => Some(Either4::C(Guard::new(&self.0, *guard, outlives))),
-            Ok(Told::Manager(manager)) => Some(Either4::D(Manager::new(&self.0, manager))),
+            Ok(Told::Text(text)) => Some(Either5::A(text)),
+            Ok(Told::Number(number)) => Some(Either5::B(number)),
+            Ok(Told::Guard(guard, outlives)) => Some(Either5::C(Guard::new(&self.0, *guard, outlives))),
+            Ok(Told::Manager(manager)) => Some(Either5::D(Manager::new(&self.0, manager))),
+            Ok(Told::MultiGuard(guard)) => Some(Either5::E(MultiGuard::new(&self.0, guard))),
         };
         Some(Message { to, error: None, value })
     }

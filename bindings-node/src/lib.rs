@@ -9,6 +9,7 @@ mod bridge;
 mod errors;
 mod guard;
 mod manager;
+mod multi;
 mod options;
 mod pool;
 

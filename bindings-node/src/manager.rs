@@ -61,6 +61,10 @@ impl Manager {
         Manager { outbox: outbox.clone(), manager }
     }
 
+    pub(crate) fn core(&self) -> &LockManager {
+        &self.manager
+    }
+
     /// Answers a call with what is found, as JSON.
     fn tell(&self, call: u32, find: impl FnOnce(&LockManager) -> Result<json::Value> + Send + 'static) {
         let manager = self.manager.clone();

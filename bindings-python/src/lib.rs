@@ -6,6 +6,7 @@ mod errors;
 mod guard;
 mod manager;
 mod messenger;
+mod multi;
 mod options;
 
 use pyo3::{exceptions::PyImportError, prelude::*};
@@ -26,6 +27,8 @@ fn _gitlock(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<manager::Manager>()?;
     module.add_class::<manager::Waiting>()?;
     module.add_class::<guard::Guard>()?;
+    module.add_class::<multi::Repositories>()?;
+    module.add_class::<multi::MultiGuard>()?;
     module.add_class::<options::CancelToken>()?;
     module.add_function(wrap_pyfunction!(manager::thread_owner, module)?)?;
     module.add_function(wrap_pyfunction!(manager::handle_by_fingerprint, module)?)?;

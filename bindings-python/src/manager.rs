@@ -53,6 +53,12 @@ pub(crate) struct Manager(LockManager);
 #[pyclass(frozen, module = "gitlock._gitlock")]
 pub(crate) struct Waiting(gitlock::Waiting);
 
+impl Manager {
+    pub(crate) fn core(&self) -> &LockManager {
+        &self.0
+    }
+}
+
 #[pymethods]
 impl Waiting {
     fn cancel(&self, py: Python<'_>) {

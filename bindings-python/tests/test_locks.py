@@ -582,3 +582,46 @@ def test_the_interpreter_ends_while_calls_are_on_their_way(repository):
     for _ in range(5):
         ending = python(repository, code, stderr=subprocess.PIPE)
         assert (ending.communicate()[1], ending.returncode) == ("", 0)
+
+
+def test_several_repositories_and_a_majority_of_them(tmp_path):
+    managers = []
+    for number in range(3):
+        path = tmp_path / f"of-three-{number}"
+        subprocess.run(["git", "init", "-q", "--bare", str(path)], check=True)
+        managers.append(gitlock.LockManager(path))
+    with pytest.raises(gitlock.InvalidArgument):
+        gitlock.Repositories([managers[0], managers[0]])
+    three = gitlock.Repositories(managers)
+    lock = three.quorum("deploy", reason="from Python")
+    with pytest.raises(RuntimeError):
+        lock.release()
+    with lock:
+        assert lock.token > 0 and lock.validity() > 20 and not lock.is_lost()
+        assert not three.quorum("deploy").acquire(blocking=False)
+        with pytest.raises(gitlock.Timeout, match="from Python"):
+            with three.all("deploy", "other", timeout=0.05):
+                pass
+        assert not managers[2].status("other")["held"]
+        lock.extend()
+        assert len(lock.held_in()) == 3
+        first = lock.token
+    assert not any(manager.status("deploy")["held"] for manager in managers)
+    lost = threading.Event()
+    assert lock.acquire() and lock.token > first
+    lock.on_lost(lost.set)
+    for manager in managers[:2]:
+        manager.break_lock("deploy")
+    assert lost.wait(30) and lock.is_lost() and lock.validity() == 0
+    with pytest.raises(gitlock.LockLost):
+        lock.release()
+    holder = managers[1].lock("deploy")
+    holder.acquire()
+    token = gitlock.CancelToken()
+    waits = threading.Thread(target=lambda: pytest.raises(gitlock.Cancelled, three.all("deploy", cancel=token).acquire))
+    waits.start()
+    until(lambda: queue_of(managers[1], "deploy"))
+    token.cancel()
+    waits.join()
+    holder.release()
+    assert not managers[0].status("deploy")["held"]

@@ -74,9 +74,9 @@ pub(crate) struct Global {
     /// Keep lock refs here instead of under refs/gitvan/locks (or gitlock.prefix)
     #[arg(long, value_name = "REF", global = true)]
     pub(crate) prefix: Option<String>,
-    /// Keep the locks on a Git server: a remote of the repository, such as origin, or a URL
+    /// Keep the locks on a Git server: a remote of the repository, such as origin, or a URL; `run` takes several
     #[arg(long, value_name = "REMOTE", global = true)]
-    pub(crate) remote: Option<String>,
+    pub(crate) remote: Vec<String>,
     /// Print one JSON object, on stderr if it is an error
     #[arg(long, global = true)]
     pub(crate) json: bool,
@@ -197,6 +197,9 @@ pub(crate) struct Run {
     /// Stop the command when it has held the lock for this long
     #[arg(long, value_name = "TIME", value_parser = duration::parse)]
     pub(crate) max_hold: Option<Duration>,
+    /// Of several --remote a majority is enough, whichever can be used [default: all of them are needed]
+    #[arg(long, conflicts_with_all = ["also", "slots"])]
+    pub(crate) quorum: bool,
     /// The lock
     pub(crate) name: String,
     /// The command and its arguments

@@ -48,10 +48,20 @@ fn carry_out(arguments: &Arguments) -> Exit {
     if let Command::InitServer(asked) = &arguments.command {
         return commands::init_server(&arguments.global.directory, asked, arguments.global.json);
     }
-    let manager = open(&arguments.global)?;
+    change_folder(&arguments.global)?;
     let json = arguments.global.json;
+    let manager = match (&arguments.command, &arguments.global.remote[..]) {
+        (Command::Run(asked), [_, _, ..]) => {
+            return run::run(&run::Place::several(&arguments.global, asked)?, asked, json);
+        }
+        (Command::Run(asked), _) if asked.quorum => {
+            return Err(Failure::usage("--quorum needs several --remote; give each of the repositories"));
+        }
+        (_, [_, _, ..]) => return Err(Failure::usage("only `run` takes several --remote; give one")),
+        (_, remotes) => open(&arguments.global, remotes.first())?,
+    };
     match &arguments.command {
-        Command::Run(asked) => run::run(&manager, asked, json),
+        Command::Run(asked) => run::run(&run::Place::One(manager), asked, json),
         Command::Acquire(asked) => commands::acquire(&manager, asked, json),
         Command::Release(asked) => commands::release(&manager, asked, json),
         Command::Extend(asked) => commands::extend(&manager, asked, json),
@@ -68,17 +78,22 @@ fn carry_out(arguments: &Arguments) -> Exit {
     }
 }
 
-fn open(global: &Global) -> Result<LockManager, Failure> {
-    // As Git's own -C: everything after it is as if started there, GIT_DIR and the command of a run too.
+/// As Git's own -C: everything after it is as if started there, GIT_DIR and the command of a run too.
+fn change_folder(global: &Global) -> Result<(), Failure> {
     if global.directory != OsStr::new(".") {
         std::env::set_current_dir(&global.directory).map_err(|error| {
             let folder = global.directory.display();
             Failure::new(ErrorCode::NotARepository, format!("can't change to {folder}: {error}"))
         })?;
     }
+    Ok(())
+}
+
+/// Opens the repository here, or this remote of it.
+pub(crate) fn open(global: &Global, remote: Option<&String>) -> Result<LockManager, Failure> {
     let mut options = Options::default();
     options.lock_prefix.clone_from(&global.prefix);
-    options.remote.clone_from(&global.remote);
+    options.remote = remote.cloned();
     options.environment = true;
     Ok(LockManager::open_with(".", options)?)
 }
@@ -108,11 +123,15 @@ fn misread(error: &clap::Error) -> u8 {
 /// Logs what `GIT_LOCK_LOG` asks for; nothing without it.
 fn log_to_stderr() {
     use std::io::IsTerminal;
-    use tracing_subscriber::EnvFilter;
-    let Ok(filter) = EnvFilter::try_from_env("GIT_LOCK_LOG") else { return };
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal())
-        .init();
+    use tracing_subscriber::{filter::Targets, prelude::*};
+    let Ok(wanted) = std::env::var("GIT_LOCK_LOG") else { return };
+    match wanted.parse::<Targets>() {
+        Ok(wanted) => {
+            let lines = tracing_subscriber::fmt::layer()
+                .with_writer(std::io::stderr)
+                .with_ansi(std::io::stderr().is_terminal());
+            tracing_subscriber::registry().with(lines.with_filter(wanted)).init();
+        }
+        Err(why) => eprintln!("git lock: GIT_LOCK_LOG={wanted:?} is not understood: {why}"),
+    }
 }

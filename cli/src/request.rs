@@ -1,19 +1,19 @@
 //! What `acquire` and `run` have in common: asking for a lock, and waiting for it.
 
-use gitlock::{CancelToken, LockGuard, LockHandle, LockManager, LockRequest};
+use std::time::Duration;
+
+use gitlock::{CancelToken, LockGuard, LockHandle, LockManager, LockRequest, MultiGuard, MultiRequest};
 
 use crate::{args::Request, commands, failure::Failure, wait_display::WaitDisplay};
 
-/// Acquires the lock as the command line says. `prepare` adds what it doesn't.
-pub(crate) fn acquire<'a>(
-    manager: &'a LockManager,
-    name: &str,
-    asked: &Request,
-    cancel: &CancelToken,
-    prepare: impl FnOnce(LockRequest<'a>) -> LockRequest<'a>,
-) -> Result<LockGuard, Failure> {
-    let names: Vec<&str> = std::iter::once(name).chain(asked.also.iter().map(String::as_str)).collect();
-    let mut request = manager.lock_all(&names).priority(asked.priority).cancel(cancel);
+/// Every lock that the command line names.
+pub(crate) fn names<'a>(name: &'a str, asked: &'a Request) -> Vec<&'a str> {
+    std::iter::once(name).chain(asked.also.iter().map(String::as_str)).collect()
+}
+
+/// Puts what the command line says into a request.
+fn options<'a>(mut request: LockRequest<'a>, names: &[&str], asked: &Request, cancel: &CancelToken) -> LockRequest<'a> {
+    request = request.priority(asked.priority).cancel(cancel);
     // Inside of a run: below its own lock.
     let outer = std::env::var(commands::HANDLE).ok().and_then(|text| text.parse::<LockHandle>().ok());
     if let Some(owner) = &asked.owner {
@@ -33,20 +33,59 @@ pub(crate) fn acquire<'a>(
     if let Some(reason) = &asked.reason {
         request = request.reason(reason);
     }
-    if let Some(wait) = asked.wait {
-        request = request.wait(wait);
+    match asked.wait {
+        Some(wait) => request.wait(wait),
+        None if asked.no_wait => request.wait(Duration::ZERO),
+        None => request,
     }
-    request = prepare(request);
-    let result = if asked.no_wait || asked.wait.is_some_and(|wait| wait.is_zero()) {
-        request.acquire_now()
-    } else {
-        let display = WaitDisplay::new(asked.verbose);
-        if let Some(display) = &display {
-            request = request.on_wait(display.listener());
-        }
-        let result = request.acquire();
-        drop(display);
-        result
-    };
+}
+
+/// Waits with a display of it, where somebody looks.
+fn displayed<T>(
+    asked: &Request,
+    acquire: impl FnOnce(Option<&WaitDisplay>) -> gitlock::Result<T>,
+) -> Result<T, Failure> {
+    let waits = !(asked.no_wait || asked.wait.is_some_and(|wait| wait.is_zero()));
+    let display = WaitDisplay::new(asked.verbose).filter(|_| waits);
+    let result = acquire(display.as_ref());
+    drop(display);
     result.map_err(|error| Failure::from(error).on_conflict(asked.conflict_exit_code))
+}
+
+/// Acquires the lock as the command line says. `prepare` adds what it doesn't.
+pub(crate) fn acquire(
+    manager: &LockManager,
+    name: &str,
+    asked: &Request,
+    cancel: &CancelToken,
+    prepare: impl FnOnce(LockRequest<'_>) -> LockRequest<'_>,
+) -> Result<LockGuard, Failure> {
+    let names = names(name, asked);
+    displayed(asked, |display| {
+        let request = prepare(options(manager.lock_all(&names), &names, asked, cancel));
+        match display {
+            Some(display) => request.on_wait(display.listener()),
+            None => request,
+        }
+        .acquire()
+    })
+}
+
+/// The same in several repositories.
+pub(crate) fn acquire_in_several(
+    request: MultiRequest,
+    name: &str,
+    asked: &Request,
+    cancel: &CancelToken,
+    prepare: impl FnOnce(LockRequest<'_>) -> LockRequest<'_>,
+) -> Result<MultiGuard, Failure> {
+    let names = names(name, asked);
+    displayed(asked, |display| {
+        let request = request.with(|each| prepare(options(each, &names, asked, cancel)));
+        match display {
+            Some(display) => request.with(|each| each.on_wait(display.listener())),
+            None => request,
+        }
+        .acquire()
+    })
 }

@@ -65,7 +65,7 @@ pub use manager::{
     Cleaned, Finding, ForeignRef, HolderStatus, Listing, LockGuard, LockManager, LockRequest, LockStatus, Severity,
     SharedGuard, WaitGraph, WaitProgress, WaiterStatus, Waiting, Wanted,
 };
-pub use multi::{MultiGuard, Repositories};
+pub use multi::{MultiGuard, MultiRequest, Repositories};
 pub use name::{LockName, Namespace, RefName};
 pub use options::{DEFAULT_TTL, Options};
 pub use ref_update::RefUpdate;

@@ -21,11 +21,8 @@ use crate::{
     error::{Error, Result},
     error_code::ErrorCode,
     handle::LockHandle,
-    manager::{LockGuard, LockManager, LockRequest, SharedGuard},
+    manager::{LockGuard, LockManager, LockRequest, RequestOptions, SharedGuard},
 };
-
-/// Sets the options of the request for each repository. See [`Repositories::quorum`].
-type With = Arc<dyn for<'a> Fn(LockRequest<'a>) -> Result<LockRequest<'a>> + Send + Sync>;
 
 type LostFn = Box<dyn FnOnce() + Send>;
 
@@ -48,6 +45,15 @@ pub struct Repositories {
     abandoned: Arc<Mutex<Vec<(usize, LockHandle)>>>,
 }
 
+/// What is asked of several repositories. [`Repositories::all`] and [`Repositories::quorum`] make it.
+#[must_use = "a request does nothing until it is acquired"]
+pub struct MultiRequest {
+    repositories: Repositories,
+    names: Vec<String>,
+    needed: usize,
+    options: RequestOptions,
+}
+
 /// A lock in several repositories. It is released when it is dropped, without a word if that fails.
 #[must_use = "the locks are released as soon as the guard is dropped"]
 pub struct MultiGuard {
@@ -60,14 +66,16 @@ struct Group {
     names: Vec<String>,
     /// In how many repositories it has to be held.
     needed: usize,
-    with: With,
-    owner: String,
+    options: RequestOptions,
     token: AtomicU64,
     /// By repository.
     parts: Mutex<Vec<Option<Arc<SharedGuard>>>>,
     /// Released, or held in too few.
     over: AtomicBool,
+    released: AtomicBool,
     listeners: Mutex<Vec<LostFn>>,
+    /// Held while repositories are joined: two at once would be in each other's way.
+    joining: Mutex<()>,
 }
 
 impl Repositories {
@@ -105,104 +113,45 @@ impl Repositories {
         &self.managers
     }
 
-    /// Acquires the locks of these names in every repository, or none. `with` sets the options of the
-    /// request in each; the wait is for all of them together, for ever unless it says otherwise.
+    /// Begins a request for the locks of these names in every repository, or none. The first wins where two
+    /// want the same: each waits for the others with what it has, in an order that is everybody's.
     ///
     /// ```
     /// use gitlock::{LockManager, Options, Repositories};
     /// let [app, infra] = [(); 2].map(|()| LockManager::in_memory(Options::default()).unwrap());
     /// let both = Repositories::new([app.clone(), infra])?;
-    /// let guard = both.all(&["deploy"], |request| Ok(request.reason("a change of both")))?;
+    /// let guard = both.all(&["deploy"]).with(|request| request.reason("a change of both")).acquire()?;
     /// assert!(app.lock("deploy").try_acquire()?.is_none());
     /// guard.release()?;
     /// # Ok::<(), gitlock::Error>(())
     /// ```
-    ///
-    /// # Errors
-    /// As [`LockRequest::acquire`], naming the repository; nothing is held then.
-    pub fn all<N: AsRef<str>>(
-        &self,
-        names: &[N],
-        with: impl for<'a> Fn(LockRequest<'a>) -> Result<LockRequest<'a>> + Send + Sync + 'static,
-    ) -> Result<MultiGuard> {
-        let names = names.iter().map(|name| name.as_ref().to_owned()).collect();
-        self.acquire(names, self.len(), Arc::new(with))
+    pub fn all<N: AsRef<str>>(&self, names: &[N]) -> MultiRequest {
+        self.request(names.iter().map(|name| name.as_ref().to_owned()).collect(), self.len())
     }
 
-    /// Acquires the lock in a majority of the repositories, whichever are there, and in the others when they
-    /// are. The guard's [token](MultiGuard::token) is above that of every earlier majority. `with` sets the
-    /// options of the request in each repository; the wait is for all together, for ever unless it says otherwise.
+    /// Begins a request for the lock in a majority of the repositories, whichever are there, and in the others
+    /// when they are. The guard's [token](MultiGuard::token) is above that of every earlier majority.
     ///
-    /// Each is a session of its own unless `with` names an owner, so that a circle of those who wait for each
+    /// Each is a session of its own unless it names an owner, so that a circle of those who wait for each
     /// other's majorities isn't found: give a wait where that can be.
     ///
     /// ```
     /// use gitlock::{LockManager, Options, Repositories};
     /// use std::time::Duration;
     /// let three = [(); 3].map(|()| LockManager::in_memory(Options::default()).unwrap());
-    /// let guard = Repositories::new(three)?.quorum("deploy", |request| Ok(request.wait(Duration::from_secs(10))))?;
+    /// let request = Repositories::new(three)?.quorum("deploy");
+    /// let guard = request.with(|request| request.wait(Duration::from_secs(10))).acquire()?;
     /// println!("held under token {}, for {:?} without a renewal", guard.token(), guard.validity());
     /// guard.release()?;
     /// # Ok::<(), gitlock::Error>(())
     /// ```
-    ///
-    /// # Errors
-    /// As [`LockRequest::acquire`]; [`ErrorCode::Io`], with each one's trouble, if too few of the repositories
-    /// can be used. Nothing is held then, as far as they can be reached; elsewhere a lease ends by itself.
-    pub fn quorum(
-        &self,
-        name: &str,
-        with: impl for<'a> Fn(LockRequest<'a>) -> Result<LockRequest<'a>> + Send + Sync + 'static,
-    ) -> Result<MultiGuard> {
-        self.acquire(vec![name.to_owned()], self.majority(), Arc::new(with))
+    pub fn quorum(&self, name: &str) -> MultiRequest {
+        self.request(vec![name.to_owned()], self.majority())
     }
 
-    fn acquire(&self, names: Vec<String>, needed: usize, with: With) -> Result<MultiGuard> {
-        let first = &self.managers[0];
-        let patience = with(first.lock_all(&names))?.patience();
-        let until = patience.map(|wait| self.now().saturating_add(clock::millis(wait)));
-        let mut owner = first.default_owner();
-        if needed < self.len() {
-            // What an earlier tenure left where a server was away has its owner. With the same one this
-            // would look as if it waited for itself: a deadlock.
-            owner = format!("{owner}+{}", uuid::Uuid::new_v4().simple());
-        }
-        let group = Arc::new(Group {
-            repositories: self.clone(),
-            names,
-            needed,
-            with,
-            owner,
-            token: AtomicU64::new(0),
-            parts: Mutex::new(self.managers.iter().map(|_| None).collect()),
-            over: AtomicBool::new(false),
-            listeners: Mutex::default(),
-        });
-        // What was taken is given back by the guard, wherever this ends.
-        let guard = MultiGuard { group: group.clone() };
-        let mut failures = Vec::new();
-        for (at, suspected) in group.order() {
-            if group.held().len() == needed || failures.len() > self.len() - needed {
-                break;
-            }
-            let left = until.map(|until| Duration::from_millis(until.saturating_sub(self.now())));
-            // Out of the order nobody may wait.
-            match group.take(at, if suspected { Some(Duration::ZERO) } else { left }) {
-                Ok(part) => group.put(at, part),
-                Err(error) if group.is_quorum() && (is_down(&error) || suspected && error.is_held()) => {
-                    failures.push((at, error));
-                }
-                Err(error) => return Err(self.at(at, &error)),
-            }
-        }
-        if group.held().len() < needed {
-            return Err(self.too_few(needed, "can be used", failures));
-        }
-        group.settle_token()?;
-        if group.is_quorum() {
-            group.fill_up_aside();
-        }
-        Ok(guard)
+    fn request(&self, names: Vec<String>, needed: usize) -> MultiRequest {
+        let options = self.managers[0].lock_all(&names).into_options();
+        MultiRequest { repositories: self.clone(), names, needed, options }
     }
 
     fn now(&self) -> u64 {
@@ -259,6 +208,95 @@ impl Repositories {
     }
 }
 
+impl MultiRequest {
+    /// Sets the options of the request in each repository. The wait is for all of them together, for ever unless
+    /// it says otherwise.
+    pub fn with(mut self, set: impl FnOnce(LockRequest<'_>) -> LockRequest<'_>) -> MultiRequest {
+        self.options = set(self.first().with_options(self.options.clone())).into_options();
+        self
+    }
+
+    /// As [`MultiRequest::with`], for options that may be wrong.
+    ///
+    /// # Errors
+    /// What `set` says.
+    pub fn try_with<E>(
+        mut self,
+        set: impl FnOnce(LockRequest<'_>) -> Result<LockRequest<'_>, E>,
+    ) -> Result<MultiRequest, E> {
+        self.options = set(self.first().with_options(self.options.clone()))?.into_options();
+        Ok(self)
+    }
+
+    fn first(&self) -> LockRequest<'_> {
+        self.repositories.managers[0].lock_all(&self.names)
+    }
+
+    /// Acquires the locks, queueing for them where they are held.
+    ///
+    /// # Errors
+    /// As [`LockRequest::acquire`], naming the repository. Of a majority [`ErrorCode::Io`], with each one's
+    /// trouble, if too few of the repositories can be used. Nothing is held then, as far as they can be reached;
+    /// elsewhere a lease ends by itself.
+    pub fn acquire(self) -> Result<MultiGuard> {
+        self.acquire_attending(LOOK_EVERY, &mut || {})
+    }
+
+    /// As [`MultiRequest::acquire`], and calls `attend` on this thread every so often while it waits: see
+    /// [`LockRequest::acquire_attending`].
+    ///
+    /// # Errors
+    /// As [`MultiRequest::acquire`].
+    pub fn acquire_attending(self, every: Duration, attend: &mut dyn FnMut()) -> Result<MultiGuard> {
+        let MultiRequest { repositories, names, needed, mut options } = self;
+        let until = options.patience().map(|wait| repositories.now().saturating_add(clock::millis(wait)));
+        let owner = repositories.managers[0].default_owner();
+        // What an earlier tenure of a majority left where a server was away has its owner. With the same one
+        // this would look as if it waited for itself: a deadlock.
+        options.owned_by(|| match needed < repositories.len() {
+            true => format!("{owner}+{}", uuid::Uuid::new_v4().simple()),
+            false => owner,
+        });
+        let group = Arc::new(Group {
+            parts: Mutex::new(repositories.managers.iter().map(|_| None).collect()),
+            repositories,
+            names,
+            needed,
+            options,
+            token: AtomicU64::new(0),
+            over: AtomicBool::new(false),
+            released: AtomicBool::new(false),
+            listeners: Mutex::default(),
+            joining: Mutex::default(),
+        });
+        // What was taken is given back by the guard, wherever this ends.
+        let guard = MultiGuard { group: group.clone() };
+        group.gather(until, &mut Attention { every, attend })?;
+        group.settle_token()?;
+        if group.is_quorum() {
+            group.fill_up_aside();
+        }
+        Ok(guard)
+    }
+
+    /// As [`MultiRequest::acquire`], on a thread of its own: `done` is called there once. A
+    /// [`CancelToken`] of the request ends the wait.
+    ///
+    /// # Errors
+    /// [`ErrorCode::Io`] if there can be no thread; everything else comes to `done`.
+    pub fn start(self, done: impl FnOnce(Result<MultiGuard>) + Send + 'static) -> Result<()> {
+        let thread = std::thread::Builder::new().name("gitlock-multi".to_owned());
+        let started = thread.spawn(move || done(self.acquire()));
+        started.map(drop).map_err(|error| Error::io("no thread can be started to wait on", error))
+    }
+}
+
+/// What is to be done while something is waited for, and how often.
+struct Attention<'a> {
+    every: Duration,
+    attend: &'a mut dyn FnMut(),
+}
+
 /// Whether it is the repository, or its server, that is the trouble, and not the lock.
 fn is_down(error: &Error) -> bool {
     error.code().exit_code() == ErrorCode::Io.exit_code() && error.code() != ErrorCode::Internal
@@ -281,29 +319,56 @@ impl Group {
         order
     }
 
+    /// Acquires in as many repositories as are needed.
+    fn gather(self: &Arc<Self>, until: Option<u64>, attention: &mut Attention<'_>) -> Result<()> {
+        let all = &self.repositories;
+        let mut failures = Vec::new();
+        for (at, suspected) in self.order() {
+            if self.held().len() == self.needed || failures.len() > all.len() - self.needed {
+                break;
+            }
+            let left = until.map(|until| Duration::from_millis(until.saturating_sub(all.now())));
+            // Out of the order nobody may wait.
+            match self.take(at, if suspected { Some(Duration::ZERO) } else { left }, attention) {
+                Ok(part) => self.put(at, part),
+                Err(error) if self.is_quorum() && (is_down(&error) || suspected && error.is_held()) => {
+                    failures.push((at, error));
+                }
+                Err(error) => return Err(all.at(at, &error)),
+            }
+        }
+        if self.held().len() < self.needed {
+            return Err(all.too_few(self.needed, "can be used", failures));
+        }
+        Ok(())
+    }
+
     /// Acquires in one repository.
-    fn take(&self, at: usize, wait: Option<Duration>) -> Result<LockGuard> {
-        let taken = self.repositories.clear_away(at).and_then(|()| self.ask(at, wait));
+    fn take(&self, at: usize, wait: Option<Duration>, attention: &mut Attention<'_>) -> Result<LockGuard> {
+        let taken = self.repositories.clear_away(at).and_then(|()| self.ask(at, wait, attention));
         let until = if taken.as_ref().is_err_and(is_down) { self.repositories.now() + SUSPECTED_FOR } else { 0 };
         self.repositories.suspected[at].store(until, SeqCst);
         taken
     }
 
-    fn ask(&self, at: usize, wait: Option<Duration>) -> Result<LockGuard> {
+    fn ask(&self, at: usize, wait: Option<Duration>, attention: &mut Attention<'_>) -> Result<LockGuard> {
         let (manager, names) = (&self.repositories.managers[at], &self.names);
         let gone = CancelToken::new();
-        let mut why = None;
-        let request = (self.with)(manager.lock_all(names))?.for_step(wait, &self.owner).cancel(&gone);
+        let (mut why, mut looked) = (None, self.repositories.now());
+        let request = manager.lock_all(names).with_options(self.options.for_step(wait)).cancel(&gone);
         let mut look = || {
+            (attention.attend)();
             // A wait outlasts its server's absence; here others can stand in.
-            if self.is_quorum() && why.is_none() {
+            let due = self.repositories.now() >= looked + clock::millis(LOOK_EVERY);
+            if self.is_quorum() && why.is_none() && due {
                 why = names.iter().find_map(|name| manager.status(name).err()).filter(is_down);
                 if why.is_some() {
                     gone.cancel();
                 }
+                looked = self.repositories.now();
             }
         };
-        match (request.acquire_attending(LOOK_EVERY, &mut look), why) {
+        match (request.acquire_attending(attention.every.min(LOOK_EVERY), &mut look), why) {
             (Err(error), Some(why)) if error.code() == ErrorCode::Cancelled => Err(why),
             (taken, _) => taken,
         }
@@ -378,12 +443,14 @@ impl Group {
     /// Acquires in the repositories in which it isn't held, where that is possible at once, so that more of
     /// those in which it is may go down.
     fn fill_up(self: &Arc<Self>) {
+        let _alone = lock(&self.joining);
         for at in 0..self.repositories.len() {
             let missing = lock(&self.parts)[at].as_ref().is_none_or(|part| part.is_lost());
             if self.is_lost() || !missing || self.repositories.is_suspected(at) {
                 continue;
             }
-            let taken = self.take(at, Some(Duration::ZERO)).and_then(|guard| {
+            let mut nobody = Attention { every: LOOK_EVERY, attend: &mut || {} };
+            let taken = self.take(at, Some(Duration::ZERO), &mut nobody).and_then(|guard| {
                 guard.raise_token(self.token.load(SeqCst))?;
                 Ok(guard)
             });
@@ -510,26 +577,37 @@ impl MultiGuard {
         }
     }
 
+    /// Lets the leases go on without this guard, until they end or somebody with the handles, one for each
+    /// repository in which it is held, releases them. They are no longer renewed by this process.
+    pub fn detach(self) -> Vec<LockHandle> {
+        self.group.over.store(true, SeqCst);
+        let parts: Vec<Option<Arc<SharedGuard>>> = lock(&self.group.parts).iter_mut().map(Option::take).collect();
+        parts.into_iter().flatten().filter_map(|part| Some(part.take().ok()?.detach())).collect()
+    }
+
     /// Ends the tenure everywhere, in all repositories at once.
     ///
     /// # Errors
     /// [`ErrorCode::LockLost`] if it was held in too few, so that the work under it may have overlapped
-    /// another's. A repository that can't be reached is no error where enough others are: its lease ends by itself.
-    pub fn release(self) -> Result<()> {
-        if self.is_lost() {
-            return Err(self.group.lost());
+    /// another's, or was released before. A repository that can't be reached is no error where enough others
+    /// can: its lease ends by itself.
+    pub fn release(&self) -> Result<()> {
+        let lost = self.is_lost();
+        // First, so that nothing is joined any more.
+        self.group.over.store(true, SeqCst);
+        if self.group.released.swap(true, SeqCst) {
+            let message = format!("this guard of the lock {} was released before", self.group.names[0]);
+            return Err(Error::new(ErrorCode::LockLost, message));
         }
         lock(&self.group.listeners).clear();
-        let results = self.group.release();
-        self.group.over.store(true, SeqCst);
-        let count = results.len();
-        let failures: Vec<(usize, Error)> =
-            results.into_iter().filter_map(|(at, result)| Some((at, result.err()?))).collect();
-        let lost = failures.iter().filter(|(_, error)| error.is_lost()).count();
-        if count - lost < self.group.needed {
+        // What is left of one that is lost too: who waits there needn't wait on.
+        let (released, failed): (Vec<_>, Vec<_>) =
+            self.group.release().into_iter().partition(|(_, result)| result.is_ok());
+        let unknown = failed.iter().filter(|(_, result)| result.as_ref().is_err_and(|error| !error.is_lost())).count();
+        if lost || released.len() + unknown < self.group.needed {
             return Err(self.group.lost());
         }
-        for (at, error) in failures {
+        for (at, error) in failed.into_iter().filter_map(|(at, result)| Some((at, result.err()?))) {
             // Of a majority the others are gone, so that nobody is kept out.
             if !self.group.is_quorum() {
                 return Err(self.group.repositories.at(at, &error));

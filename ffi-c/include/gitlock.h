@@ -180,6 +180,18 @@ typedef struct gitlock_guard gitlock_guard;
 typedef struct gitlock_manager gitlock_manager;
 
 /**
+ * A lock in several repositories. Every function may be called from any thread, also at the same
+ * time as others, but for `gitlock_multi_guard_free`.
+ */
+typedef struct gitlock_multi_guard gitlock_multi_guard;
+
+/**
+ * Several repositories in which locks are taken together. Every function may be called from any
+ * thread, also at the same time as others, but for `gitlock_repositories_free`.
+ */
+typedef struct gitlock_repositories gitlock_repositories;
+
+/**
  * A wait that goes on in the background.
  */
 typedef struct gitlock_waiting gitlock_waiting;
@@ -343,6 +355,11 @@ typedef struct {
    */
   const char *within;
 } gitlock_acquire_options;
+
+/**
+ * What is called when a lock in several repositories is held in too few. It must not block, nor unwind.
+ */
+typedef void (*gitlock_on_multi_lost)(void *data);
 
 /**
  * How a wait in the background ends: `code` 0 and a guard, which is the callee's to free, or another
@@ -654,6 +671,95 @@ int32_t gitlock_extend(const gitlock_manager *manager,
 int32_t gitlock_resume(const gitlock_manager *manager,
                        const char *handle,
                        gitlock_guard **guard);
+
+/**
+ * Puts the repositories of `count` managers together. Everybody has to name the same ones, in the same
+ * words; the order doesn't matter. The managers may be freed before.
+ * GITLOCK_INVALID_ARGUMENT for none, and for the same one twice.
+ */
+int32_t gitlock_repositories_open(const gitlock_manager *const *managers,
+                                  size_t count,
+                                  gitlock_repositories **repositories);
+
+/**
+ * Frees repositories. Their guards go on, and keep what they need. NULL is fine. No other call with
+ * these repositories may be under way.
+ */
+void gitlock_repositories_free(gitlock_repositories *repositories);
+
+/**
+ * Acquires `count` locks in every repository, or none, queueing where they are held. `options` may be NULL;
+ * their wait is for all together. As `gitlock_acquire`; the message names the repository.
+ */
+int32_t gitlock_repositories_acquire_all(const gitlock_repositories *repositories,
+                                         const char *const *names,
+                                         size_t count,
+                                         const gitlock_acquire_options *options,
+                                         gitlock_multi_guard **guard);
+
+/**
+ * Acquires a lock in a majority of the repositories, whichever can be used, and in the others when they
+ * can. `options` may be NULL; their wait is for all together. As `gitlock_acquire`, and GITLOCK_IO if too few
+ * of the repositories can be used.
+ */
+int32_t gitlock_repositories_acquire_quorum(const gitlock_repositories *repositories,
+                                            const char *name,
+                                            const gitlock_acquire_options *options,
+                                            gitlock_multi_guard **guard);
+
+/**
+ * The fencing token: it grows with every grant by the same repositories in the same way, whichever of
+ * them took part. 0 for NULL.
+ */
+uint64_t gitlock_multi_guard_token(const gitlock_multi_guard *guard);
+
+/**
+ * Whether it is held in too few repositories. A `false` is as old as the question. True for NULL, and for
+ * what was released.
+ */
+bool gitlock_multi_guard_is_lost(const gitlock_multi_guard *guard);
+
+/**
+ * For how many milliseconds it is safe from here on without another renewal: enough of its leases last so
+ * long. 0 once it is lost.
+ */
+uint64_t gitlock_multi_guard_validity_ms(const gitlock_multi_guard *guard);
+
+/**
+ * Where it is held at this moment, as a JSON array of locations. Free it with `gitlock_string_free`.
+ */
+int32_t gitlock_multi_guard_held_in(const gitlock_multi_guard *guard,
+                                    char **json);
+
+/**
+ * Makes the leases last `ttl_ms` from now; -1: their own length again. Of a majority it is also acquired in
+ * the repositories that can be used again. GITLOCK_LOCK_LOST if it is held in too few.
+ */
+int32_t gitlock_multi_guard_extend(const gitlock_multi_guard *guard,
+                                   int64_t ttl_ms);
+
+/**
+ * Calls `listener` once when it is held in too few, on a background thread, or at once on this one if it is
+ * already. A release doesn't call it. `free_data`, which may be NULL, is called with `data` in any case, also if
+ * this fails, once `listener` has been called or never will be.
+ */
+int32_t gitlock_multi_guard_on_lost(const gitlock_multi_guard *guard,
+                                    gitlock_on_multi_lost listener,
+                                    void *data,
+                                    gitlock_free_data free_data);
+
+/**
+ * Ends the tenure in every repository. The guard is still to be freed. GITLOCK_LOCK_LOST if it was held in
+ * too few, so that the work under it may have overlapped another's, or was released before. Where it can't be reached while enough
+ * others can, its lease ends by itself.
+ */
+int32_t gitlock_multi_guard_release(const gitlock_multi_guard *guard);
+
+/**
+ * Frees a guard, and releases its locks if that wasn't done; a failure of that is told to nobody. NULL is
+ * fine. No other call with this guard may be under way.
+ */
+void gitlock_multi_guard_free(gitlock_multi_guard *guard);
 
 /**
  * Fills `options` with the defaults; `size` is `sizeof *options`.

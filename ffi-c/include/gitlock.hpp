@@ -104,6 +104,8 @@ struct deleter {
   void operator()(gitlock_manager *it) const noexcept { gitlock_manager_free(it); }
   void operator()(gitlock_guard *it) const noexcept { gitlock_guard_free(it); }
   void operator()(gitlock_cancel *it) const noexcept { gitlock_cancel_free(it); }
+  void operator()(gitlock_repositories *it) const noexcept { gitlock_repositories_free(it); }
+  void operator()(gitlock_multi_guard *it) const noexcept { gitlock_multi_guard_free(it); }
   void operator()(char *it) const noexcept { gitlock_string_free(it); }
 };
 
@@ -173,6 +175,39 @@ struct acquire_options {
   /** Called while it waits with how many wait before it, and the lock's status as JSON. Must not throw. */
   std::function<void(std::size_t, std::string_view)> on_wait;
 };
+
+namespace detail {
+
+/** Takes something with these options, by this function. */
+template <class Taken, class Take> Taken *acquire(Take take, const acquire_options &with, std::error_code *code) {
+  using function = std::function<void(std::size_t, std::string_view)>;
+  gitlock_acquire_options given;
+  gitlock_acquire_options_init(&given, sizeof given);
+  given.mode = with.shared ? GITLOCK_SHARED : GITLOCK_EXCLUSIVE;
+  given.priority = with.priority;
+  given.ttl_ms = detail::count(with.ttl);
+  given.wait_ms = detail::count(with.wait);
+  given.max_hold_ms = detail::count(with.max_hold);
+  given.renew = detail::flag(with.renew);
+  given.owner = detail::text(with.owner);
+  given.fingerprint = detail::text(with.fingerprint);
+  given.reason = detail::text(with.reason);
+  given.slots = with.slots;
+  given.reentrant = with.reentrant;
+  given.within = detail::text(with.within);
+  given.cancel = with.cancel != nullptr ? with.cancel->get() : nullptr;
+  if (with.on_wait) {
+    given.on_wait = [](void *data, std::size_t ahead, const char *status) {
+      (*static_cast<const function *>(data))(ahead, status);
+    };
+    given.on_wait_data = const_cast<function *>(&with.on_wait);
+  }
+  Taken *taken = nullptr;
+  detail::check(take(&given, &taken), code);
+  return taken;
+}
+
+} // namespace detail
 
 /** One tenure of a lock. Destroying it releases the lock, and can't tell of a failure. */
 class guard {
@@ -377,7 +412,6 @@ public:
   }
 
 private:
-  using function = std::function<void(std::size_t, std::string_view)>;
   using acquiring = int32_t (*)(const gitlock_manager *, const char *, const gitlock_acquire_options *,
                                 gitlock_guard **);
 
@@ -397,31 +431,8 @@ private:
     };
     return acquire(take, with, code);
   }
-  template <class Take> guard acquire(Take take, const acquire_options &with, std::error_code *code) const {
-    gitlock_acquire_options given;
-    gitlock_acquire_options_init(&given, sizeof given);
-    given.mode = with.shared ? GITLOCK_SHARED : GITLOCK_EXCLUSIVE;
-    given.priority = with.priority;
-    given.ttl_ms = detail::count(with.ttl);
-    given.wait_ms = detail::count(with.wait);
-    given.max_hold_ms = detail::count(with.max_hold);
-    given.renew = detail::flag(with.renew);
-    given.owner = detail::text(with.owner);
-    given.fingerprint = detail::text(with.fingerprint);
-    given.reason = detail::text(with.reason);
-    given.slots = with.slots;
-    given.reentrant = with.reentrant;
-    given.within = detail::text(with.within);
-    given.cancel = with.cancel != nullptr ? with.cancel->get() : nullptr;
-    if (with.on_wait) {
-      given.on_wait = [](void *data, std::size_t ahead, const char *status) {
-        (*static_cast<const function *>(data))(ahead, status);
-      };
-      given.on_wait_data = const_cast<function *>(&with.on_wait);
-    }
-    gitlock_guard *taken = nullptr;
-    detail::check(take(&given, &taken), code);
-    return guard(taken);
+  template <class Take> static guard acquire(Take take, const acquire_options &with, std::error_code *code) {
+    return guard(detail::acquire<gitlock_guard>(take, with, code));
   }
   template <class Ask> static std::string json(Ask ask) {
     char *text = nullptr;
@@ -429,6 +440,93 @@ private:
     return detail::take(text);
   }
   detail::owned<gitlock_manager> manager_;
+};
+
+/** A lock in several repositories. Released when it goes out of scope. */
+class multi_guard {
+public:
+  multi_guard() = default;
+  /** Takes over what a C function gave. */
+  explicit multi_guard(gitlock_multi_guard *taken) noexcept : guard_(taken) {}
+
+  explicit operator bool() const noexcept { return guard_ != nullptr; }
+  gitlock_multi_guard *get() const noexcept { return guard_.get(); }
+  /** The fencing token, which grows with every grant by the same repositories, whichever took part. */
+  std::uint64_t token() const noexcept { return gitlock_multi_guard_token(get()); }
+  /** Whether it is held in too few repositories. */
+  bool is_lost() const noexcept { return gitlock_multi_guard_is_lost(get()); }
+  /** For how long it is safe without another renewal. */
+  milliseconds validity() const noexcept {
+    return milliseconds(static_cast<milliseconds::rep>(gitlock_multi_guard_validity_ms(get())));
+  }
+  /** Where it is held at this moment, as a JSON array of locations. */
+  std::string held_in() const {
+    char *text = nullptr;
+    detail::check(gitlock_multi_guard_held_in(get(), &text), nullptr);
+    return detail::take(text);
+  }
+  /** Makes the leases last so long from now, and acquires it where it can be again. */
+  void extend(std::optional<milliseconds> ttl = {}) const {
+    detail::check(gitlock_multi_guard_extend(get(), detail::count(ttl)), nullptr);
+  }
+  /** Ends it everywhere: lock_lost if it was held in too few. */
+  void release() { detail::check(gitlock_multi_guard_release(get()), nullptr); }
+  void release(std::error_code &code) { detail::check(gitlock_multi_guard_release(get()), &code); }
+  /** Calls this once when it is held in too few, on a thread of the library's. Must not throw, nor block. */
+  void on_lost(std::function<void()> listener) const {
+    using function = std::function<void()>;
+    auto data = std::make_unique<function>(std::move(listener));
+    auto call = [](void *data) { (*static_cast<function *>(data))(); };
+    auto free = [](void *data) { delete static_cast<function *>(data); };
+    detail::check(gitlock_multi_guard_on_lost(get(), call, data.release(), free), nullptr);
+  }
+
+private:
+  detail::owned<gitlock_multi_guard> guard_;
+};
+
+/** Several repositories in which locks are taken together. Everybody has to name the same ones. */
+class repositories {
+public:
+  explicit repositories(const std::vector<const manager *> &managers) {
+    std::vector<const gitlock_manager *> given;
+    for (const manager *each : managers) given.push_back(each->get());
+    gitlock_repositories *opened = nullptr;
+    detail::check(gitlock_repositories_open(given.data(), given.size(), &opened), nullptr);
+    repositories_.reset(opened);
+  }
+
+  gitlock_repositories *get() const noexcept { return repositories_.get(); }
+  /** Acquires these locks in every repository, or none. */
+  multi_guard all(const std::vector<std::string> &names, const acquire_options &with = {}) const {
+    return all(names, with, nullptr);
+  }
+  multi_guard all(const std::vector<std::string> &names, const acquire_options &with, std::error_code &code) const {
+    return all(names, with, &code);
+  }
+  /** Acquires a lock in a majority of the repositories, whichever can be used. */
+  multi_guard quorum(const std::string &name, const acquire_options &with = {}) const {
+    return quorum(name, with, nullptr);
+  }
+  multi_guard quorum(const std::string &name, const acquire_options &with, std::error_code &code) const {
+    return quorum(name, with, &code);
+  }
+
+private:
+  multi_guard all(const std::vector<std::string> &names, const acquire_options &with, std::error_code *code) const {
+    const auto texts = detail::texts(names);
+    auto take = [&](const gitlock_acquire_options *given, gitlock_multi_guard **taken) {
+      return gitlock_repositories_acquire_all(get(), texts.data(), texts.size(), given, taken);
+    };
+    return multi_guard(detail::acquire<gitlock_multi_guard>(take, with, code));
+  }
+  multi_guard quorum(const std::string &name, const acquire_options &with, std::error_code *code) const {
+    auto take = [&](const gitlock_acquire_options *given, gitlock_multi_guard **taken) {
+      return gitlock_repositories_acquire_quorum(get(), name.c_str(), given, taken);
+    };
+    return multi_guard(detail::acquire<gitlock_multi_guard>(take, with, code));
+  }
+  detail::owned<gitlock_repositories> repositories_;
 };
 
 /** The handle of a tenure that was acquired with a fingerprint. */

@@ -261,9 +261,15 @@ pub type gitlock_on_lost = Option<unsafe extern "C" fn(data: *mut c_void, error:
 pub type gitlock_free_data = Option<unsafe extern "C" fn(data: *mut c_void)>;
 
 /// A callback's data, and how it is freed.
-struct Owned {
-    data: Data,
+pub(crate) struct Owned {
+    pub(crate) data: Data,
     free: gitlock_free_data,
+}
+
+impl Owned {
+    pub(crate) fn new(data: *mut c_void, free: gitlock_free_data) -> Owned {
+        Owned { data: Data(data), free }
+    }
 }
 
 impl Drop for Owned {
@@ -286,7 +292,7 @@ unsafe fn listen<L>(
     free: gitlock_free_data,
     add: impl FnOnce(&LockGuard, L, Owned),
 ) -> i32 {
-    let owned = Owned { data: Data(data), free };
+    let owned = Owned::new(data, free);
     enter(|| {
         // SAFETY: NULL or valid, by the convention.
         let guard = unsafe { reference("guard", guard) }?;

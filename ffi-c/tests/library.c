@@ -388,6 +388,62 @@ static void upgrades_and_who_waits(void) {
 }
 
 /* Every function with NULL wherever a pointer goes. */
+static void on_multi_lost(void *data) { __sync_fetch_and_add((int *)data, 1); }
+
+/* Three repositories, of which two are enough. */
+static void several_repositories(void) {
+  gitlock_manager *managers[3];
+  char path[600], command[700];
+  for (int at = 0; at < 3; at++) {
+    snprintf(path, sizeof path, "%s/three-%d", repository, at);
+    snprintf(command, sizeof command, "git init -q --bare '%s'", path);
+    CHECK(system(command) == 0);
+    CHECK(gitlock_open(path, NULL, &managers[at]) == GITLOCK_OK);
+  }
+  const gitlock_manager *const given[] = {managers[0], managers[1], managers[2]}, *const twice[] = {managers[0], managers[0]};
+  gitlock_repositories *three = NULL;
+  CHECK(gitlock_repositories_open(twice, 2, &three) == GITLOCK_INVALID_ARGUMENT && three == NULL);
+  CHECK(gitlock_repositories_open(given, 3, &three) == GITLOCK_OK);
+  gitlock_acquire_options now;
+  gitlock_acquire_options_init(&now, sizeof now);
+  now.wait_ms = 0;
+  gitlock_guard *other = NULL;
+  gitlock_multi_guard *most = NULL, *none = NULL;
+  CHECK(gitlock_repositories_acquire_quorum(three, "deploy", &now, &most) == GITLOCK_OK);
+  CHECK(gitlock_multi_guard_token(most) > 0 && !gitlock_multi_guard_is_lost(most) && gitlock_multi_guard_validity_ms(most) > 1000);
+  CHECK(gitlock_repositories_acquire_quorum(three, "deploy", &now, &none) == GITLOCK_HELD && none == NULL);
+  CHECK(strstr(gitlock_last_error_message(), "three-") != NULL);
+  CHECK(gitlock_multi_guard_extend(most, -1) == GITLOCK_OK);
+  char *text = NULL;
+  CHECK(gitlock_multi_guard_held_in(most, &text) == GITLOCK_OK && strstr(text, "three-2") != NULL);
+  gitlock_string_free(text);
+  int lost = 0;
+  CHECK(gitlock_multi_guard_on_lost(most, on_multi_lost, &lost, NULL) == GITLOCK_OK);
+  CHECK(gitlock_multi_guard_release(most) == GITLOCK_OK && gitlock_multi_guard_is_lost(most));
+  CHECK(gitlock_multi_guard_release(most) == GITLOCK_LOCK_LOST && lost == 0);
+  gitlock_multi_guard_free(most);
+  const char *names[] = {"a", "b"};
+  CHECK(gitlock_acquire(managers[1], "b", NULL, &other) == GITLOCK_OK);
+  CHECK(gitlock_repositories_acquire_all(three, names, 2, &now, &none) == GITLOCK_HELD && none == NULL);
+  gitlock_guard_free(other);
+  CHECK(gitlock_repositories_acquire_all(three, names, 2, &now, &most) == GITLOCK_OK);
+  CHECK(gitlock_try_acquire(managers[2], "a", NULL, &other) == GITLOCK_HELD);
+  gitlock_multi_guard_free(most);
+  CHECK(gitlock_try_acquire(managers[2], "a", NULL, &other) == GITLOCK_OK);
+  gitlock_guard_free(other);
+  gitlock_repositories_free(three);
+  for (int at = 0; at < 3; at++) gitlock_manager_free(managers[at]);
+  const int32_t bad = GITLOCK_INVALID_ARGUMENT;
+  CHECK(gitlock_repositories_open(NULL, 0, &three) == bad && gitlock_repositories_open(NULL, 1, &three) == bad);
+  CHECK(gitlock_repositories_open(given, 3, NULL) == bad && gitlock_repositories_acquire_all(NULL, names, 2, NULL, &none) == bad);
+  CHECK(gitlock_repositories_acquire_quorum(NULL, "x", NULL, &none) == bad && gitlock_multi_guard_release(NULL) == bad);
+  CHECK(gitlock_multi_guard_extend(NULL, -1) == bad && gitlock_multi_guard_held_in(NULL, &text) == bad);
+  CHECK(gitlock_multi_guard_on_lost(NULL, NULL, NULL, NULL) == bad && gitlock_multi_guard_token(NULL) == 0);
+  CHECK(gitlock_multi_guard_is_lost(NULL) && gitlock_multi_guard_validity_ms(NULL) == 0);
+  gitlock_repositories_free(NULL);
+  gitlock_multi_guard_free(NULL);
+}
+
 static void nulls(void) {
   gitlock_manager *manager = NULL;
   gitlock_guard *guard = NULL;
@@ -500,6 +556,7 @@ int main(int count, char **arguments) {
   waiting();
   handles_and_json();
   several();
+  several_repositories();
   upgrades_and_who_waits();
   nulls();
   two_threads();

@@ -162,5 +162,34 @@ int main(int count, char **arguments) {
     reader.downgrade();
     CHECK(reader.is_shared());
   }
+
+  // Three repositories, of which two are enough.
+  {
+    const std::string folder = arguments[1];
+    std::vector<gitlock::manager> managers;
+    for (const char *name : {"/of-three-0", "/of-three-1", "/of-three-2"}) {
+      CHECK(std::system(("git init -q --bare '" + folder + name + "'").c_str()) == 0);
+      managers.emplace_back(folder + name);
+    }
+    throws<gitlock::error>(GITLOCK_INVALID_ARGUMENT, [&] { gitlock::repositories{{&managers[0], &managers[0]}}; });
+    const gitlock::repositories three({&managers[0], &managers[1], &managers[2]});
+    gitlock::acquire_options once;
+    once.wait = 0ms;
+    gitlock::multi_guard most = three.quorum("deploy", once);
+    CHECK(most && most.token() > 0 && !most.is_lost() && most.validity() > 1000ms);
+    throws<gitlock::held>(GITLOCK_HELD, [&] { three.quorum("deploy", once); });
+    std::error_code code;
+    CHECK(!three.all({"deploy", "x"}, once, code) && code.value() == GITLOCK_HELD);
+    most.extend();
+    CHECK(most.held_in().find("of-three-2") != std::string::npos);
+    std::atomic<bool> lost{false};
+    most.on_lost([&lost] { lost = true; });
+    managers[0].break_lock("deploy");
+    managers[1].break_lock("deploy");
+    while (!lost) std::this_thread::sleep_for(1ms);
+    throws<gitlock::lock_lost>(GITLOCK_LOCK_LOST, [&] { most.release(); });
+    most = three.all({"deploy", "x"}, once);
+    most.release();
+  }
   std::puts("libgitlock in C++: every check holds");
 }

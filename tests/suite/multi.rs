@@ -11,7 +11,7 @@ use std::{
 };
 
 use gitlock::{
-    CancelToken, ErrorCode, LockManager, LockRequest, Options, Repositories, Result,
+    CancelToken, ErrorCode, LockManager, MultiGuard, Options, Repositories, Result,
     clock::{Clock, SystemClock},
     lock::Now,
 };
@@ -72,9 +72,12 @@ fn memories(count: usize) -> Vec<LockManager> {
     (0..count).map(|_| LockManager::in_memory(Options::default()).unwrap()).collect()
 }
 
-/// For so many milliseconds.
-fn waiting(wait: u64) -> impl for<'a> Fn(LockRequest<'a>) -> Result<LockRequest<'a>> + Send + Sync + 'static {
-    move |request| Ok(request.wait(millis(wait)))
+fn quorum(of: &Repositories, wait: u64) -> Result<MultiGuard> {
+    of.quorum("deploy").with(|request| request.wait(millis(wait))).acquire()
+}
+
+fn all(of: &Repositories, names: &[&str], wait: u64) -> Result<MultiGuard> {
+    of.all(names).with(|request| request.wait(millis(wait))).acquire()
 }
 
 fn in_turn(managers: &[LockManager]) -> Vec<LockManager> {
@@ -86,7 +89,7 @@ fn all_or_none() {
     let managers = in_turn(&memories(3));
     let three = Repositories::new(managers.clone()).unwrap();
     let held = |name: &str| managers.iter().filter(|manager| manager.status(name).unwrap().is_held()).count();
-    let guard = three.all(&["web", "db"], waiting(0)).unwrap();
+    let guard = all(&three, &["web", "db"], 0).unwrap();
     assert_eq!((held("web"), held("db"), guard.held_in().len()), (3, 3, 3));
     assert!(guard.validity() > Duration::from_secs(20));
     let first = guard.token();
@@ -94,12 +97,12 @@ fn all_or_none() {
     assert_eq!((held("web"), held("db")), (0, 0));
 
     let other = managers[2].lock("db").reason("the migration").acquire().unwrap();
-    let error = three.all(&["web", "db"], waiting(100)).unwrap_err();
+    let error = all(&three, &["web", "db"], 100).unwrap_err();
     assert_eq!(error.code(), ErrorCode::Timeout);
     assert!(error.to_string().contains(&managers[2].location()) && error.to_string().contains("the migration"));
     assert_eq!((held("web"), held("db")), (0, 1), "what was taken before is given back");
     other.release().unwrap();
-    assert!(three.all(&["web", "db"], waiting(0)).unwrap().token() > first);
+    assert!(all(&three, &["web", "db"], 0).unwrap().token() > first);
     assert_eq!(held("web"), 0, "a dropped guard releases");
 }
 
@@ -114,10 +117,10 @@ fn the_same_repository_twice_and_none_are_refused() {
 fn a_majority_holds_and_a_minority_in_other_hands_does_not_matter() {
     let managers = in_turn(&memories(3));
     let three = Repositories::new(managers.clone()).unwrap();
-    let guard = three.quorum("deploy", waiting(0)).unwrap();
+    let guard = quorum(&three, 0).unwrap();
     let (one, two) = (three.clone(), three.clone());
-    assert_eq!(one.quorum("deploy", waiting(0)).unwrap_err().code(), ErrorCode::Held);
-    assert_eq!(two.quorum("deploy", waiting(50)).unwrap_err().code(), ErrorCode::Timeout);
+    assert_eq!(quorum(&one, 0).unwrap_err().code(), ErrorCode::Held);
+    assert_eq!(quorum(&two, 50).unwrap_err().code(), ErrorCode::Timeout);
     for manager in &managers[..2] {
         let token = manager.status("deploy").unwrap().holders[0].holder.token;
         assert_eq!(token, Some(guard.token()), "the token is written back");
@@ -133,7 +136,7 @@ fn a_majority_holds_and_a_minority_in_other_hands_does_not_matter() {
 #[test]
 fn who_is_left_with_a_minority_is_told_and_can_not_go_on() {
     let managers = in_turn(&memories(3));
-    let guard = Repositories::new(managers.clone()).unwrap().quorum("deploy", waiting(0)).unwrap();
+    let guard = quorum(&Repositories::new(managers.clone()).unwrap(), 0).unwrap();
     guard.extend(None).unwrap();
     let (tell, told) = mpsc::channel();
     guard.on_lost(move || tell.send(()).unwrap());
@@ -144,18 +147,21 @@ fn who_is_left_with_a_minority_is_told_and_can_not_go_on() {
     assert!(guard.is_lost() && guard.validity().is_zero());
     assert_eq!(guard.extend(None).unwrap_err().code(), ErrorCode::LockLost);
     assert_eq!(guard.release().unwrap_err().code(), ErrorCode::LockLost);
+    assert!(!managers[1].status("deploy").unwrap().is_held(), "what was left of it is given back");
+    let again = guard.release().unwrap_err();
+    assert!(again.code() == ErrorCode::LockLost && again.to_string().contains("before"), "{again}");
 }
 
 #[test]
 fn whoever_waits_is_next() {
     let three = Repositories::new(memories(3)).unwrap();
-    let guard = three.quorum("deploy", waiting(0)).unwrap();
+    let guard = quorum(&three, 0).unwrap();
     let order = std::sync::Mutex::new(Vec::new());
     std::thread::scope(|scope| {
         for number in 0..4 {
             let (client, order) = (three.clone(), &order);
             scope.spawn(move || {
-                let guard = client.quorum("deploy", waiting(30_000)).unwrap();
+                let guard = quorum(&client, 30_000).unwrap();
                 order.lock().unwrap().push((number, guard.token()));
                 guard.release().unwrap();
             });
@@ -177,7 +183,7 @@ fn a_wait_can_be_cancelled_and_leaves_nothing() {
     let cancel = CancelToken::new();
     let token = cancel.clone();
     std::thread::scope(|scope| {
-        let waits = scope.spawn(|| three.all(&["deploy"], move |request| Ok(request.cancel(&token))));
+        let waits = scope.spawn(|| three.all(&["deploy"]).with(|request| request.cancel(&token)).acquire());
         while three.managers()[1].status("deploy").unwrap().queue.is_empty() {
             pause(2);
         }
@@ -194,7 +200,7 @@ fn any_two_of_five_may_be_down_and_three_are_too_many() {
     let five = farm.open();
     let mut highest = 0;
     let mut works = |why: &str| {
-        let guard = five.quorum("deploy", waiting(30_000)).unwrap_or_else(|error| panic!("{why}: {error}"));
+        let guard = quorum(&five, 30_000).unwrap_or_else(|error| panic!("{why}: {error}"));
         assert!(guard.token() > highest, "{why}");
         highest = guard.token();
         assert!(guard.validity() > millis(10_000), "{why}");
@@ -207,7 +213,7 @@ fn any_two_of_five_may_be_down_and_three_are_too_many() {
         farm.start(&[one, two]);
     }
     farm.stop(&[0, 2, 3]);
-    let error = five.quorum("deploy", waiting(30_000)).unwrap_err();
+    let error = quorum(&five, 30_000).unwrap_err();
     assert_eq!(error.code(), ErrorCode::Io);
     assert!(error.to_string().contains("only 2 of 5 repositories can be used, and 3 are needed"), "{error}");
     assert!(error.to_string().contains(&format!("127.0.0.1:{}", farm.served[0].1)), "{error}");
@@ -220,7 +226,7 @@ fn any_two_of_five_may_be_down_and_three_are_too_many() {
 fn a_holder_goes_on_when_two_of_its_servers_go_and_who_waits_there_finds_the_others() {
     let mut farm = Farm::new(5);
     let (holder, waiter) = (farm.open(), farm.open());
-    let guard = holder.quorum("deploy", |request| Ok(request.ttl(millis(3_000)))).unwrap();
+    let guard = holder.quorum("deploy").with(|request| request.ttl(millis(3_000))).acquire().unwrap();
     guard.extend(None).unwrap();
     assert_eq!(guard.held_in().len(), 5);
     let gate = farm
@@ -229,7 +235,7 @@ fn a_holder_goes_on_when_two_of_its_servers_go_and_who_waits_there_finds_the_oth
         .position(|(_, port)| holder.managers()[0].location().contains(&format!(":{port}/")))
         .unwrap();
     std::thread::scope(|scope| {
-        let waits = scope.spawn(|| waiter.quorum("deploy", waiting(60_000)).unwrap());
+        let waits = scope.spawn(|| quorum(&waiter, 60_000).unwrap());
         while waiter.managers()[0].status("deploy").unwrap().queue.is_empty() {
             pause(20);
         }
@@ -267,13 +273,13 @@ fn a_majority_s_token_is_above_that_of_one_with_which_it_shares_a_single_reposit
     let ahead = farm.manager(0, Arc::new(Tomorrow));
     ahead.lock("deploy").acquire().unwrap().release().unwrap();
     farm.stop(&[3, 4]);
-    let guard = farm.open().quorum("deploy", waiting(30_000)).unwrap();
+    let guard = quorum(&farm.open(), 30_000).unwrap();
     let high = guard.token();
     assert!(high > SystemClock.now().wall_micros + 3_600_000_000);
     guard.release().unwrap();
     farm.start(&[3, 4]);
     farm.stop(&[0, 1]);
-    let guard = farm.open().quorum("deploy", waiting(30_000)).unwrap();
+    let guard = quorum(&farm.open(), 30_000).unwrap();
     assert!(guard.token() > high, "{} after {high}", guard.token());
     guard.release().unwrap();
 }
@@ -289,12 +295,15 @@ fn never_two_holders_while_servers_come_and_go() {
             let (inside, highest, taken, over) = (&inside, &highest, &taken, &over);
             scope.spawn(move || {
                 while !over.load(SeqCst) {
-                    let guard =
-                        match client.quorum("hot", |request| Ok(request.ttl(millis(4_000)).wait(millis(30_000)))) {
-                            Ok(guard) => guard,
-                            Err(error) if matches!(error.code(), ErrorCode::Io | ErrorCode::Timeout) => continue,
-                            Err(error) => panic!("{error}"),
-                        };
+                    let guard = match client
+                        .quorum("hot")
+                        .with(|request| request.ttl(millis(4_000)).wait(millis(30_000)))
+                        .acquire()
+                    {
+                        Ok(guard) => guard,
+                        Err(error) if matches!(error.code(), ErrorCode::Io | ErrorCode::Timeout) => continue,
+                        Err(error) => panic!("{error}"),
+                    };
                     if !guard.is_lost() {
                         assert!(!inside.swap(true, SeqCst), "two are inside");
                         assert!(highest.swap(guard.token(), SeqCst) < guard.token(), "a token went back");

@@ -47,6 +47,7 @@ from ._gitlock import CancelToken, __version__
 from ._handle import LockHandle
 from ._locks import Lock, RLock
 from ._manager import LockManager
+from ._multi import MultiLock, Repositories
 
 __all__ = [
     "AsyncLock",
@@ -64,6 +65,7 @@ __all__ = [
     "LockHandle",
     "LockLost",
     "LockManager",
+    "MultiLock",
     "NameBlocked",
     "NotARepository",
     "NotOwner",
@@ -74,6 +76,7 @@ __all__ = [
     "RecordTooNew",
     "RefChanged",
     "RefsRefused",
+    "Repositories",
     "RepositoryBusy",
     "RepositoryError",
     "RepositoryNotWritable",

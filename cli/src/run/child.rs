@@ -2,10 +2,12 @@
 
 use std::{io, os::unix::process::CommandExt, process::Command};
 
-use gitlock::{ErrorCode, LockGuard};
+use gitlock::ErrorCode;
 use rustix::process::{Pid, WaitOptions};
 
 use crate::{args::Run, commands::HANDLE, failure::Failure};
+
+use super::held::Held;
 
 /// The command, running.
 pub(crate) struct Job {
@@ -38,7 +40,7 @@ impl Job {
     ///
     /// # Errors
     /// With 127 if there is no such command, and 126 if it can't be run.
-    pub(crate) fn start(asked: &Run, guard: &LockGuard, group: u32) -> Result<Job, Failure> {
+    pub(crate) fn start(asked: &Run, guard: &Held, group: u32) -> Result<Job, Failure> {
         let (program, arguments) = match &asked.command[..] {
             // `run -- -x -- make`: the first `--` was for a name like an option.
             [dashes, program, arguments @ ..] if dashes == "--" => (program, arguments),
@@ -50,11 +52,14 @@ impl Job {
             Some(slot) => command.env("GIT_LOCK_SLOT", slot.to_string()),
             None => command.env_remove("GIT_LOCK_SLOT"),
         };
+        match guard.handle() {
+            Some(handle) => command.env(HANDLE, handle.to_string()),
+            None => command.env_remove(HANDLE),
+        };
         let spawned = command
             .args(arguments)
-            .env("GIT_LOCK_NAME", guard.name().as_str())
+            .env("GIT_LOCK_NAME", guard.name())
             .env("GIT_LOCK_TOKEN", guard.token().to_string())
-            .env(HANDLE, guard.handle().to_string())
             .process_group(i32::try_from(group).unwrap_or(0))
             .spawn();
         match spawned {

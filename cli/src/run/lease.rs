@@ -2,10 +2,9 @@
 
 use std::time::Duration;
 
-use gitlock::{
-    LockGuard,
-    clock::{self, Clock, SystemClock},
-};
+use gitlock::clock::{self, Clock, SystemClock};
+
+use super::held::Held;
 
 /// The guardian may be so much earlier than the guard by rounding alone, in milliseconds.
 const ROUNDING: u64 = 20;
@@ -34,7 +33,7 @@ pub(crate) enum Verdict {
 }
 
 impl Lease {
-    pub(crate) fn new(guard: &LockGuard, max_hold: Option<Duration>) -> Lease {
+    pub(crate) fn new(guard: &Held, max_hold: Option<Duration>) -> Lease {
         let now = SystemClock.boot_ms();
         let whole = clock::millis(guard.remaining());
         let max_hold_until = max_hold.map(|max| now.saturating_add(clock::millis(max)));
@@ -47,13 +46,13 @@ impl Lease {
     }
 
     /// Whether the guard counts itself lost, or is about to.
-    pub(crate) fn is_over(&self, guard: &LockGuard) -> bool {
+    pub(crate) fn is_over(&self, guard: &Held) -> bool {
         guard.is_lost() || clock::millis(guard.remaining()) <= ROUNDING
     }
 
     /// Looks at the guard. A lease is renewed at a third of its length, so half of it is never
     /// used up unless renewing fails, or this process didn't run: the latter shows by being over soon.
-    pub(crate) fn look(&mut self, guard: &LockGuard) -> Verdict {
+    pub(crate) fn look(&mut self, guard: &Held) -> Verdict {
         // The clock first: the deadline may come out too early by that, never too late.
         let now = SystemClock.boot_ms();
         let left = clock::millis(guard.remaining());

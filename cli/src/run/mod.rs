@@ -2,6 +2,7 @@
 
 mod child;
 pub(crate) mod guardian;
+mod held;
 mod lease;
 mod terminal;
 
@@ -15,14 +16,14 @@ use std::{
 };
 
 use gitlock::{
-    ErrorCode, LockGuard, LockManager,
+    CancelToken, ErrorCode, LockManager, LockRequest, Repositories,
     clock::{Clock, SystemClock},
 };
 use libc::{SIGCHLD, SIGCONT, SIGHUP, SIGINT, SIGKILL, SIGQUIT, SIGTERM, SIGTSTP, SIGTTIN, SIGTTOU};
 use serde_json::json;
 
 use crate::{
-    args::Run,
+    args::{Global, Run},
     commands::Exit,
     failure::Failure,
     output, request,
@@ -31,6 +32,7 @@ use crate::{
 
 use child::{Change, Job};
 use guardian::Guardian;
+use held::Held;
 use lease::{Lease, Verdict};
 use terminal::Terminal;
 
@@ -46,13 +48,59 @@ enum Event {
     Lost(String),
 }
 
+/// Where a run's lock is.
+pub(crate) enum Place {
+    One(LockManager),
+    /// In several repositories; whether a majority is enough.
+    Several(Repositories, bool),
+}
+
+impl Place {
+    /// Opens every remote of the command line.
+    pub(crate) fn several(global: &Global, asked: &Run) -> Result<Place, Failure> {
+        if asked.request.slots.is_some() || asked.request.fingerprint.is_some() {
+            return Err(Failure::usage("--slots and --fingerprint go with one --remote only"));
+        }
+        let managers = global.remote.iter().map(|remote| crate::open(global, Some(remote)));
+        Ok(Place::Several(Repositories::new(managers.collect::<Result<Vec<_>, _>>()?)?, asked.quorum))
+    }
+
+    fn acquire(
+        &self,
+        asked: &Run,
+        cancel: &CancelToken,
+        prepare: impl FnOnce(LockRequest<'_>) -> LockRequest<'_>,
+    ) -> Result<Held, Failure> {
+        match self {
+            Place::One(manager) => {
+                request::acquire(manager, &asked.name, &asked.request, cancel, prepare).map(Held::One)
+            }
+            Place::Several(all, quorum) => {
+                let request = if *quorum {
+                    all.quorum(&asked.name)
+                } else {
+                    all.all(&request::names(&asked.name, &asked.request))
+                };
+                request::acquire_in_several(request, &asked.name, &asked.request, cancel, prepare).map(Held::Several)
+            }
+        }
+    }
+
+    fn close(&self) {
+        match self {
+            Place::One(manager) => manager.close(),
+            Place::Several(all, _) => all.managers().iter().for_each(LockManager::close),
+        }
+    }
+}
+
 /// Runs the command of the command line under its lock.
-pub(crate) fn run(manager: &LockManager, asked: &Run, json: bool) -> Exit {
+pub(crate) fn run(place: &Place, asked: &Run, json: bool) -> Exit {
     let mut guardian = Guardian::start()?;
     let (sender, events) = channel();
     let (interrupt, waiting) = (Interrupt::default(), Arc::new(AtomicBool::new(true)));
     listen(&guardian, &sender, &interrupt, &waiting)?;
-    let acquired = request::acquire(manager, &asked.name, &asked.request, interrupt.token(), |mut request| {
+    let acquired = place.acquire(asked, interrupt.token(), |mut request| {
         // With a fingerprint the tenure outlives a killed run until its lease ends; it is renewed all the same.
         request = request.process_group(guardian.group()).renew(true);
         if let Some(word) = &asked.request.fingerprint {
@@ -87,8 +135,8 @@ pub(crate) fn run(manager: &LockManager, asked: &Run, json: bool) -> Exit {
         }
     }
     let lost = sender.clone();
-    guard.on_lost(move |error| {
-        let _ = lost.send(Event::Lost(error.to_string()));
+    guard.on_lost(move |why| {
+        let _ = lost.send(Event::Lost(why));
     });
     let lease = Lease::new(&guard, asked.max_hold);
     guardian.tell(lease.deadline());
@@ -108,9 +156,9 @@ pub(crate) fn run(manager: &LockManager, asked: &Run, json: bool) -> Exit {
             return Err(failure);
         }
     };
-    let held = json!({ "name": guard.name().as_str(), "id": guard.id(), "token": guard.token() });
+    let held = guard.told();
     let result = Supervisor { guard, guardian, job, terminal, lease, ending: Ending::No }.supervise(&events);
-    manager.close();
+    place.close();
     let exit = result?;
     if json {
         output::tell(&json!({ "run": held, "exitCode": exit }).to_string());
@@ -159,7 +207,7 @@ enum Ending {
 }
 
 struct Supervisor {
-    guard: LockGuard,
+    guard: Held,
     guardian: Guardian,
     job: Job,
     terminal: Option<Terminal>,
@@ -234,7 +282,7 @@ impl Supervisor {
             return;
         }
         // Whoever is stopped can't renew: the pause begins with a whole lease.
-        if self.guard.extend(None).is_ok() {
+        if self.guard.extend().is_ok() {
             let _ = self.lease.look(&self.guard);
             self.guardian.tell(self.lease.deadline());
         }
@@ -245,7 +293,7 @@ impl Supervisor {
 
     /// After a pause of this process: the command goes on only if the lock is still held.
     fn go_on(&mut self) {
-        if let Err(error) = self.guard.extend(None)
+        if let Err(error) = self.guard.extend()
             && self.guard.is_lost()
         {
             self.kill(error.into());
@@ -298,7 +346,7 @@ impl Supervisor {
         if is_gone(group) {
             let _ = guard.release();
         } else {
-            let _ = guard.detach();
+            guard.detach();
         }
         Err(why)
     }

@@ -44,6 +44,7 @@ use crate::{
 pub use deadlocks::WaitGraph;
 pub use doctor::{Finding, Severity};
 pub use guard::LockGuard;
+pub(crate) use request::RequestOptions;
 pub use request::{LockRequest, WaitProgress};
 pub use shared_guard::SharedGuard;
 pub use status::{ForeignRef, HolderStatus, LockStatus, WaiterStatus};

@@ -1,6 +1,9 @@
 //! What a caller asks for: the options of one acquire.
 
-use std::time::Duration;
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use crate::{
     cancel::CancelToken,
@@ -44,7 +47,7 @@ pub struct WaitProgress {
     pub status: super::LockStatus,
 }
 
-pub(super) type ProgressFn = Box<dyn FnMut(&WaitProgress) + Send>;
+pub(super) type ProgressFn = Arc<Mutex<dyn FnMut(&WaitProgress) + Send>>;
 
 /// The options of one acquire. [`LockManager::lock`] makes it.
 #[must_use = "a request does nothing until it is acquired"]
@@ -54,7 +57,8 @@ pub struct LockRequest<'a> {
     pub(super) options: RequestOptions,
 }
 
-pub(super) struct RequestOptions {
+#[derive(Clone)]
+pub(crate) struct RequestOptions {
     mode: Mode,
     ttl: Duration,
     pub(super) patience: Patience,
@@ -90,6 +94,31 @@ impl Default for RequestOptions {
             max_hold: None,
             cancel: Vec::new(),
             progress: None,
+        }
+    }
+}
+
+impl RequestOptions {
+    /// How long it may queue; `None`: for ever.
+    pub(crate) fn patience(&self) -> Option<Duration> {
+        match self.patience {
+            Patience::ForEver => None,
+            Patience::For(wait) => Some(wait),
+        }
+    }
+
+    /// As one step of something larger that waits so long.
+    pub(crate) fn for_step(&self, wait: Option<Duration>) -> RequestOptions {
+        let patience = wait.map_or(Patience::ForEver, Patience::For);
+        // Whoever watches a wait needn't be there any more when nothing is waited for.
+        let progress = self.progress.clone().filter(|_| wait != Some(Duration::ZERO));
+        RequestOptions { patience, progress, ..self.clone() }
+    }
+
+    /// By this owner, unless another is named.
+    pub(crate) fn owned_by(&mut self, owner: impl FnOnce() -> String) {
+        if self.owner.is_none() && self.within.is_none() {
+            self.owner = Some(owner());
         }
     }
 }
@@ -203,25 +232,18 @@ impl<'a> LockRequest<'a> {
     /// Called when the wait begins and whenever what it waits for changes, on the manager's
     /// background thread or the acquiring one. It must not block.
     pub fn on_wait(mut self, progress: impl FnMut(&WaitProgress) + Send + 'static) -> Self {
-        self.options.progress = Some(Box::new(progress));
+        self.options.progress = Some(Arc::new(Mutex::new(progress)));
         self
     }
 
-    /// How long it may queue; `None`: for ever.
-    pub(crate) fn patience(&self) -> Option<Duration> {
-        match self.options.patience {
-            Patience::ForEver => None,
-            Patience::For(wait) => Some(wait),
-        }
+    /// With what was set for another request.
+    pub(crate) fn with_options(mut self, options: RequestOptions) -> Self {
+        self.options = options;
+        self
     }
 
-    /// As one step of something larger that waits so long, by this owner unless it names another.
-    pub(crate) fn for_step(mut self, wait: Option<Duration>, owner: &str) -> Self {
-        self.options.patience = wait.map_or(Patience::ForEver, Patience::For);
-        if self.options.owner.is_none() && self.options.within.is_none() {
-            self.options.owner = Some(owner.to_owned());
-        }
-        self
+    pub(crate) fn into_options(self) -> RequestOptions {
+        self.options
     }
 
     /// Acquires the lock, queueing for it if it is held.

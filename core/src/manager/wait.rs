@@ -439,10 +439,10 @@ impl WaitEntry {
             return;
         }
         self.told = true;
-        let Some(progress) = &mut self.checked.options.progress else { return };
+        let Some(progress) = &self.checked.options.progress else { return };
         let ahead = status.queue.iter().position(|waiter| waiter.waiter.claim.id == self.checked.claim.id).unwrap_or(0);
         let news = WaitProgress { ahead, status: status.clone() };
-        callback::call("on_wait", &status.name, || progress(&news));
+        callback::call("on_wait", &status.name, || progress.lock().unwrap_or_else(PoisonError::into_inner)(&news));
     }
 
     /// The guard of a tenure that this wait was granted.
