@@ -38,6 +38,20 @@ async function waiting(what, signal, ask, undo) {
   throw thrown;
 }
 
+/** Does some work under a lock, and releases it. */
+async function during(lock, work) {
+  let result;
+  try {
+    result = await work(lock);
+  } catch (error) {
+    // What went wrong in the work is what the caller has to hear.
+    await lock[Symbol.asyncDispose]().catch(() => {});
+    throw error;
+  }
+  await lock[Symbol.asyncDispose]();
+  return result;
+}
+
 class Lock extends EventEmitter {
   #guard;
   #over = false;
@@ -222,4 +236,4 @@ class Lock extends EventEmitter {
   }
 }
 
-module.exports = { Lock, waiting };
+module.exports = { Lock, during, waiting };

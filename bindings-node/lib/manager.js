@@ -6,7 +6,7 @@ const { fileURLToPath } = require('node:url');
 const { bridge, call, json, listen, native, now, unlisten } = require('./calls.js');
 const { Held, InvalidArgument } = require('./errors.js');
 const { handleText } = require('./handle.js');
-const { Lock, waiting } = require('./lock.js');
+const { Lock, during, waiting } = require('./lock.js');
 const { ACQUIRE, MANAGER, check, checkAll, required } = require('./options.js');
 
 const thread = native.threadOwner();
@@ -77,16 +77,7 @@ class Acquirer {
     if (typeof options === 'function') [options, work] = [undefined, options];
     required('the work to do', 'function', work);
     const lock = await this.#acquire(some(name), options);
-    let result;
-    try {
-      result = await work(lock);
-    } catch (error) {
-      // What went wrong in the work is what the caller has to hear.
-      await lock[Symbol.asyncDispose]().catch(() => {});
-      throw error;
-    }
-    await lock[Symbol.asyncDispose]();
-    return result;
+    return during(lock, work);
   }
 
   async #try(names, options) {

@@ -4,7 +4,7 @@ const { EventEmitter } = require('node:events');
 
 const { bridge, call, listen, native, now, unlisten } = require('./calls.js');
 const { InvalidArgument, LockLost } = require('./errors.js');
-const { waiting } = require('./lock.js');
+const { during, waiting } = require('./lock.js');
 const { LockManager, NATIVE, freshOwner } = require('./manager.js');
 const { ACQUIRE, check, checkAll, required } = require('./options.js');
 
@@ -124,16 +124,7 @@ class Repositories {
     if (typeof options === 'function') [options, work] = [undefined, options];
     required('the work to do', 'function', work);
     const lock = await this.quorum(name, options);
-    let result;
-    try {
-      result = await work(lock);
-    } catch (error) {
-      // What went wrong in the work is what the caller has to hear.
-      await lock[Symbol.asyncDispose]().catch(() => {});
-      throw error;
-    }
-    await lock[Symbol.asyncDispose]();
-    return result;
+    return during(lock, work);
   }
 
   async #acquire(names, quorum, options) {

@@ -44,43 +44,21 @@ pub struct AcquireOptions {
 impl AcquireOptions {
     /// Puts them into a request.
     pub(crate) fn apply<'a>(self, outbox: &Outbox, mut request: LockRequest<'a>) -> Result<LockRequest<'a>> {
-        if self.shared == Some(true) {
-            request = request.shared();
-        }
-        if let Some(priority) = self.priority {
-            request = request.priority(priority);
-        }
-        if let Some(ttl) = millis("ttl", self.ttl)? {
-            request = request.ttl(ttl);
-        }
-        if let Some(wait) = millis("wait", self.wait)? {
-            request = request.wait(wait);
-        }
-        if let Some(max_hold) = millis("maxHold", self.max_hold)? {
-            request = request.max_hold(max_hold);
-        }
-        if let Some(renew) = self.renew {
-            request = request.renew(renew);
-        }
-        if let Some(owner) = self.owner {
-            request = request.owner(owner);
-        }
-        if let Some(fingerprint) = self.fingerprint {
-            request = request.fingerprint(fingerprint);
-        }
-        if let Some(reason) = self.reason {
-            request = request.reason(reason);
-        }
-        if let Some(slots) = self.slots {
-            request = request.slots(slots);
-        }
-        if let Some(within) = self.within {
-            request = request.within(&within.parse()?);
-        }
-        if let Some(group) = self.process_group {
-            request = request.process_group(group);
-        }
-        request = request.reentrant(self.reentrant == Some(true));
+        request = request.set(gitlock::AcquireOptions {
+            shared: self.shared == Some(true),
+            priority: self.priority.unwrap_or_default(),
+            ttl: millis("ttl", self.ttl)?,
+            wait: millis("wait", self.wait)?,
+            max_hold: millis("maxHold", self.max_hold)?,
+            renew: self.renew,
+            owner: self.owner,
+            fingerprint: self.fingerprint,
+            reason: self.reason,
+            slots: self.slots,
+            within: self.within,
+            reentrant: self.reentrant == Some(true),
+            process_group: self.process_group,
+        })?;
         if let Some(listener) = self.on_wait {
             let outbox = outbox.clone();
             request = request.on_wait(move |progress| {

@@ -65,38 +65,22 @@ pub(crate) struct AcquireOptions {
 impl AcquireOptions {
     /// Puts them into a request.
     pub(crate) fn apply<'a>(self, py: Python<'_>, mut request: LockRequest<'a>) -> PyResult<LockRequest<'a>> {
-        if self.shared {
-            request = request.shared();
-        }
-        request = request.priority(self.priority).reentrant(self.reentrant);
-        if let Some(ttl) = seconds(py, "ttl", self.ttl)? {
-            request = request.ttl(ttl);
-        }
-        if let Some(wait) = seconds(py, "wait", self.wait)? {
-            request = request.wait(wait);
-        }
-        if let Some(max_hold) = seconds(py, "max_hold", self.max_hold)? {
-            request = request.max_hold(max_hold);
-        }
-        if let Some(renew) = self.renew {
-            request = request.renew(renew);
-        }
-        if let Some(owner) = self.owner {
-            request = request.owner(owner);
-        }
-        if let Some(fingerprint) = self.fingerprint {
-            request = request.fingerprint(fingerprint);
-        }
-        if let Some(reason) = self.reason {
-            request = request.reason(reason);
-        }
-        if let Some(slots) = self.slots {
-            request = request.slots(slots);
-        }
-        if let Some(within) = self.within {
-            let within = within.parse().map_err(|error: gitlock::Error| exception(py, &error))?;
-            request = request.within(&within);
-        }
+        let core = gitlock::AcquireOptions {
+            shared: self.shared,
+            priority: self.priority,
+            ttl: seconds(py, "ttl", self.ttl)?,
+            wait: seconds(py, "wait", self.wait)?,
+            max_hold: seconds(py, "max_hold", self.max_hold)?,
+            renew: self.renew,
+            owner: self.owner,
+            fingerprint: self.fingerprint,
+            reason: self.reason,
+            slots: self.slots,
+            within: self.within,
+            reentrant: self.reentrant,
+            process_group: None,
+        };
+        request = request.set(core).map_err(|error| exception(py, &error))?;
         if let Some(cancel) = self.cancel {
             request = request.cancel(&cancel.get().0);
         }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use gitlock::{CancelToken, LockGuard, LockHandle, LockManager, LockRequest, MultiGuard, MultiRequest};
+use gitlock::{AcquireOptions, CancelToken, LockGuard, LockHandle, LockManager, LockRequest, MultiGuard, MultiRequest};
 
 use crate::{args::Request, commands, failure::Failure, wait_display::WaitDisplay};
 
@@ -12,32 +12,28 @@ pub(crate) fn names<'a>(name: &'a str, asked: &'a Request) -> Vec<&'a str> {
 }
 
 /// Puts what the command line says into a request.
-fn options<'a>(mut request: LockRequest<'a>, names: &[&str], asked: &Request, cancel: &CancelToken) -> LockRequest<'a> {
-    request = request.priority(asked.priority).cancel(cancel);
-    // Inside of a run: below its own lock.
+fn options<'a>(
+    mut request: LockRequest<'a>,
+    names: &[&str],
+    asked: &Request,
+    cancel: &CancelToken,
+) -> gitlock::Result<LockRequest<'a>> {
     let outer = std::env::var(commands::HANDLE).ok().and_then(|text| text.parse::<LockHandle>().ok());
-    if let Some(owner) = &asked.owner {
-        request = request.owner(owner);
-    } else if let Some(outer) = outer.filter(|outer| names.iter().any(|name| outer.is_above(name))) {
+    // Inside of a run: below its own lock.
+    let outer = outer.filter(|outer| asked.owner.is_none() && names.iter().any(|name| outer.is_above(name)));
+    if let Some(outer) = outer {
         request = request.within(&outer);
     }
-    if let Some(slots) = asked.slots {
-        request = request.slots(slots);
-    }
-    if let Some(ttl) = asked.ttl {
-        request = request.ttl(ttl);
-    }
-    if asked.shared {
-        request = request.shared();
-    }
-    if let Some(reason) = &asked.reason {
-        request = request.reason(reason);
-    }
-    match asked.wait {
-        Some(wait) => request.wait(wait),
-        None if asked.no_wait => request.wait(Duration::ZERO),
-        None => request,
-    }
+    request.cancel(cancel).set(AcquireOptions {
+        shared: asked.shared,
+        priority: asked.priority,
+        ttl: asked.ttl,
+        wait: asked.wait.or(asked.no_wait.then_some(Duration::ZERO)),
+        owner: asked.owner.clone(),
+        reason: asked.reason.clone(),
+        slots: asked.slots,
+        ..AcquireOptions::default()
+    })
 }
 
 /// Waits with a display of it, where somebody looks.
@@ -62,7 +58,7 @@ pub(crate) fn acquire(
 ) -> Result<LockGuard, Failure> {
     let names = names(name, asked);
     displayed(asked, |display| {
-        let request = prepare(options(manager.lock_all(&names), &names, asked, cancel));
+        let request = prepare(options(manager.lock_all(&names), &names, asked, cancel)?);
         match display {
             Some(display) => request.on_wait(display.listener()),
             None => request,
@@ -81,7 +77,7 @@ pub(crate) fn acquire_in_several(
 ) -> Result<MultiGuard, Failure> {
     let names = names(name, asked);
     displayed(asked, |display| {
-        let request = request.with(|each| prepare(options(each, &names, asked, cancel)));
+        let request = request.try_with(|each| options(each, &names, asked, cancel).map(prepare))?;
         match display {
             Some(display) => request.with(|each| each.on_wait(display.listener())),
             None => request,

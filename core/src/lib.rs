@@ -62,8 +62,8 @@ pub use lock::{
     deadlock::{Cycle, WaitEdge},
 };
 pub use manager::{
-    Cleaned, Finding, ForeignRef, HolderStatus, Listing, LockGuard, LockManager, LockRequest, LockStatus, Severity,
-    SharedGuard, WaitGraph, WaitProgress, WaiterStatus, Waiting, Wanted,
+    AcquireOptions, Cleaned, Finding, ForeignRef, HolderStatus, Listing, LockGuard, LockManager, LockRequest,
+    LockStatus, Severity, SharedGuard, WaitGraph, WaitProgress, WaiterStatus, Waiting, Wanted,
 };
 pub use multi::{MultiGuard, MultiRequest, Repositories};
 pub use name::{LockName, Namespace, RefName};

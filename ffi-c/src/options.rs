@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use gitlock::{CancelToken, Error, ErrorCode, LockHandle, LockRequest, Options, Result, json};
+use gitlock::{AcquireOptions, CancelToken, Error, ErrorCode, LockRequest, Options, Result, json};
 
 use crate::{
     text::{c_string, optional},
@@ -280,44 +280,31 @@ pub(crate) unsafe fn request<'a>(
         let fingerprint = optional("fingerprint", given.fingerprint)?;
         (given, owner, fingerprint, optional("reason", given.reason)?, given.cancel.as_ref(), within)
     };
-    request = match given.mode {
-        GITLOCK_EXCLUSIVE => request,
-        GITLOCK_SHARED => request.shared(),
+    let flag = |what: &str, value: i32| match value {
+        0 => Ok(false),
+        1 => Ok(true),
+        other => Err(refuse(format!("{what} can't be {other}; give 1 or 0"))),
+    };
+    let shared = match given.mode {
+        GITLOCK_EXCLUSIVE => false,
+        GITLOCK_SHARED => true,
         other => return Err(refuse(format!("there is no mode {other}; give GITLOCK_EXCLUSIVE or GITLOCK_SHARED"))),
     };
-    request = request.priority(given.priority);
-    if let Some(ttl) = millis("ttl_ms", given.ttl_ms)? {
-        request = request.ttl(ttl);
-    }
-    if let Some(wait) = millis("wait_ms", given.wait_ms)? {
-        request = request.wait(wait);
-    }
-    if let Some(max_hold) = millis("max_hold_ms", given.max_hold_ms)? {
-        request = request.max_hold(max_hold);
-    }
-    if let Some(renew) = switch("renew", given.renew)? {
-        request = request.renew(renew);
-    }
-    if let Some(owner) = owner {
-        request = request.owner(owner);
-    }
-    if let Some(fingerprint) = fingerprint {
-        request = request.fingerprint(fingerprint);
-    }
-    if let Some(reason) = reason {
-        request = request.reason(reason);
-    }
-    if given.slots != 0 {
-        request = request.slots(given.slots);
-    }
-    request = match given.reentrant {
-        0 => request,
-        1 => request.reentrant(true),
-        other => return Err(refuse(format!("reentrant can't be {other}; give 1 or 0"))),
-    };
-    if let Some(within) = within {
-        request = request.within(&within.parse::<LockHandle>()?);
-    }
+    request = request.set(AcquireOptions {
+        shared,
+        priority: given.priority,
+        ttl: millis("ttl_ms", given.ttl_ms)?,
+        wait: millis("wait_ms", given.wait_ms)?,
+        max_hold: millis("max_hold_ms", given.max_hold_ms)?,
+        renew: switch("renew", given.renew)?,
+        owner: owner.map(str::to_owned),
+        fingerprint: fingerprint.map(str::to_owned),
+        reason: reason.map(str::to_owned),
+        slots: Some(given.slots).filter(|slots| *slots != 0),
+        within: within.map(str::to_owned),
+        reentrant: flag("reentrant", given.reentrant)?,
+        process_group: None,
+    })?;
     if let Some(cancel) = cancel.map(gitlock_cancel::token) {
         let token: &CancelToken = cancel;
         request = request.cancel(token);

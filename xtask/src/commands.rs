@@ -46,11 +46,21 @@ pub(crate) fn histories(root: &Path, arguments: &[String]) -> Result<(), String>
     model(root, &["--histories".to_owned(), count])
 }
 
+/// What many clients of one hot lock cost a server, in a simulation.
+pub(crate) fn scale(root: &Path, arguments: &[String]) -> Result<(), String> {
+    tool(root, "scale", arguments)
+}
+
 /// The rules, explored exhaustively.
 pub(crate) fn model(root: &Path, arguments: &[String]) -> Result<(), String> {
-    run(root, "cargo", &["build", "--quiet", "--release", "-p", "gitlock-tests", "--bin", "model"])?;
+    tool(root, "model", arguments)
+}
+
+/// Runs a program of the tests, with optimisation.
+fn tool(root: &Path, name: &str, arguments: &[String]) -> Result<(), String> {
+    run(root, "cargo", &["build", "--quiet", "--release", "-p", "gitlock-tests", "--bin", name])?;
     let all: Vec<&str> = arguments.iter().map(String::as_str).collect();
-    run(root, &release(root, "model"), &all)
+    run(root, &release(root, name), &all)
 }
 
 /// Builds everything that is tested, for tests.

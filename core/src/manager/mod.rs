@@ -1,5 +1,6 @@
 //! Managers and guards: what carries the decisions of [`crate::lock`] out on a store.
 
+mod acquire_options;
 mod callback;
 mod commit_loop;
 mod deadlocks;
@@ -41,6 +42,7 @@ use crate::{
     store::{Object, RefStore, Swept, files::FilesStore, memory::MemoryStore, remote::RemoteStore},
 };
 
+pub use acquire_options::AcquireOptions;
 pub use deadlocks::WaitGraph;
 pub use doctor::{Finding, Severity};
 pub use guard::LockGuard;

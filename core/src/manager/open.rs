@@ -108,7 +108,8 @@ impl Inner {
             ..Policy::default()
         };
         // The watch of a remote asks, and looks for itself only in case that it fails.
-        let look_interval = if remote.is_some() { 15 * policy.poll_interval } else { policy.poll_interval };
+        let looks_seldom = store.round_trip().is_some();
+        let look_interval = if looks_seldom { 15 * policy.poll_interval } else { policy.poll_interval };
         Inner {
             commits: CommitLoop::new(store, names, policy, keep, options.clock),
             reactor: Reactor::default(),

@@ -1,9 +1,11 @@
 //! Where refs are kept: compare-and-swap on them, and nothing that knows what a lock is.
 
+pub mod distant;
 pub mod files;
 mod git_process;
 pub mod memory;
 mod object;
+mod poll;
 pub mod remote;
 
 use std::{fmt, os::fd::BorrowedFd};

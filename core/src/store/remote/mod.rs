@@ -20,7 +20,6 @@ mod sightings;
 mod stream;
 mod swap;
 mod transport;
-mod watch;
 
 use std::{
     fmt,
@@ -38,7 +37,7 @@ use crate::{
     error_code::{ErrorCode, Retry},
     name::RefName,
     options::Options,
-    store::{NewValue, Object, Oid, RefEdit, RefStore, Swept, Transacted, Watch, files::Settings},
+    store::{NewValue, Object, Oid, RefEdit, RefStore, Swept, Transacted, Watch, files::Settings, poll},
 };
 
 use cache::Cache;
@@ -404,7 +403,14 @@ impl RefStore for RemoteStore {
     }
 
     fn watch(&self, prefix: &str) -> Result<Box<dyn Watch>> {
-        watch::start(self.0.clone(), prefix)
+        let (remote, prefixes) = (self.0.clone(), [format!("{prefix}/")]);
+        let ask = move || {
+            let mut reading = remote.read_once(&prefixes)?;
+            reading.session.close();
+            Ok(reading.refs)
+        };
+        let (clock, longest) = (self.0.options.clock.clone(), self.0.options.poll_interval);
+        poll::start(Box::new(ask), clock, longest, prefix, &self.0.place.to_string())
     }
 
     fn superseded(&self, _objects: &[Oid]) {}

@@ -1,28 +1,31 @@
-//! Noticing changes on a server: by asking for one prefix of refs, however many wait. The pauses
-//! are short after a change and grow while nothing changes, each a little different, so that many
+//! Noticing changes where nothing tells of them: by asking for one prefix of refs, however many wait. The
+//! pauses are short after a change and grow while nothing changes, each a little different, so that many
 //! machines don't ask all at once.
 
 use std::{
     collections::BTreeMap,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::{
-    clock,
+    clock::{self, Clock},
     error::{Error, Result},
     error_code::ErrorCode,
-    store::{Changes, Oid, Watch},
 };
 
-use super::{Remote, lock};
+use super::{Changes, Oid, Watch};
 
 /// The shortest pause between two questions, in milliseconds; longer where a question takes long.
 const SHORTEST: u64 = 100;
 
-struct RemoteWatch {
+/// Asks what is below the prefix.
+pub(super) type Ask = Box<dyn Fn() -> Result<Vec<(String, Oid)>> + Send>;
+
+struct PollWatch {
     changes: Arc<Mutex<Changes>>,
     readable: OwnedFd,
     /// Closed with this: the thread sees that, and ends.
@@ -30,53 +33,65 @@ struct RemoteWatch {
 }
 
 struct Poller {
-    remote: Arc<Remote>,
+    ask: Ask,
+    clock: Arc<dyn Clock>,
+    /// The longest pause between two questions, in milliseconds.
+    longest: u64,
     prefix: String,
     changes: Arc<Mutex<Changes>>,
     signal: OwnedFd,
     stopped: OwnedFd,
 }
 
-pub(super) fn start(remote: Arc<Remote>, prefix: &str) -> Result<Box<dyn Watch>> {
+fn lock(changes: &Mutex<Changes>) -> MutexGuard<'_, Changes> {
+    changes.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Starts to ask for what is below `prefix`, on a thread of its own.
+pub(super) fn start(
+    ask: Ask,
+    clock: Arc<dyn Clock>,
+    longest: Duration,
+    prefix: &str,
+    place: &str,
+) -> Result<Box<dyn Watch>> {
     let pipe = || rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC | rustix::pipe::PipeFlags::NONBLOCK);
-    let failed =
-        |error: std::io::Error| Error::new(ErrorCode::Io, format!("{} can't be watched: {error}", remote.place));
+    let failed = |error: std::io::Error| Error::new(ErrorCode::Io, format!("{place} can't be watched: {error}"));
     let (readable, signal) = pipe().map_err(|error| failed(error.into()))?;
     let (stopped, stop) = pipe().map_err(|error| failed(error.into()))?;
     let changes = Arc::new(Mutex::default());
-    let poller =
-        Poller { remote: remote.clone(), prefix: format!("{prefix}/"), changes: changes.clone(), signal, stopped };
+    let longest = clock::millis(longest).max(SHORTEST);
+    let (prefix, theirs) = (format!("{prefix}/"), changes.clone());
+    let poller = Poller { ask, clock, longest, prefix, changes: theirs, signal, stopped };
     std::thread::Builder::new().name("gitlock-poll".to_owned()).spawn(move || poller.run()).map_err(failed)?;
-    Ok(Box::new(RemoteWatch { changes, readable, _stop: stop }))
+    Ok(Box::new(PollWatch { changes, readable, _stop: stop }))
 }
 
 impl Poller {
     fn run(self) {
         let mut before: Option<BTreeMap<String, Oid>> = None;
-        let longest = clock::millis(self.remote.options.poll_interval).max(SHORTEST);
         let mut pause = SHORTEST;
         loop {
-            let began = self.remote.options.clock.boot_ms();
-            match self.remote.read_once(std::slice::from_ref(&self.prefix)) {
-                Ok(mut reading) => {
-                    reading.session.close();
-                    let now: BTreeMap<String, Oid> = reading.refs.into_iter().collect();
+            let began = self.clock.boot_ms();
+            match (self.ask)() {
+                Ok(refs) => {
+                    let now: BTreeMap<String, Oid> = refs.into_iter().collect();
                     let changed = before.as_ref().is_none_or(|before| *before != now);
                     if changed {
                         self.tell(before.as_ref(), &now);
                     }
-                    pause = if changed { SHORTEST } else { (pause * 3 / 2).min(longest) };
+                    pause = if changed { SHORTEST } else { (pause * 3 / 2).min(self.longest) };
                     before = Some(now);
                 }
                 Err(error) => {
                     tracing::debug!(%error, "the server can't be asked for changes");
-                    pause = (pause * 2).min(longest);
+                    pause = (pause * 2).min(self.longest);
                 }
             }
             // A server that takes long is asked less often.
-            let took = self.remote.options.clock.boot_ms().saturating_sub(began);
+            let took = self.clock.boot_ms().saturating_sub(began);
             let spread = uuid::Uuid::new_v4().as_u64_pair().0 % (pause / 2 + 1);
-            if self.sleep(pause.max(2 * took).min(longest.max(took)) * 3 / 4 + spread) {
+            if self.sleep(pause.max(2 * took).min(self.longest.max(took)) * 3 / 4 + spread) {
                 return;
             }
         }
@@ -112,7 +127,7 @@ impl Poller {
     }
 }
 
-impl Watch for RemoteWatch {
+impl Watch for PollWatch {
     fn descriptor(&self) -> Option<BorrowedFd<'_>> {
         Some(self.readable.as_fd())
     }
