@@ -72,8 +72,13 @@ impl Detector {
 
     /// The deadlocks that two readings agree in, and in which one of these waits has to give up. Of others
     /// nothing is done here, so nobody looks at them a second time: a large circle has many who see it.
-    pub(super) fn look(&mut self, inner: &Arc<Inner>, own: impl Fn(&str) -> bool) -> Vec<Cycle> {
+    ///
+    /// `unchanged`: nothing has changed since the last look, which then needn't be asked for.
+    pub(super) fn look(&mut self, inner: &Arc<Inner>, unchanged: bool, own: impl Fn(&str) -> bool) -> Vec<Cycle> {
         self.looked = inner.commits.clock.boot_ms();
+        if unchanged && self.suspects.is_empty() {
+            return Vec::new();
+        }
         let mut cycles = self.read(inner).unwrap_or_else(|error| {
             tracing::debug!(%error, "nobody can tell whether there is a deadlock");
             Vec::new()

@@ -174,8 +174,14 @@ fn next_look(inner: &Inner, tenure: &TenureState, now: u64) -> u64 {
 fn start(inner: &Arc<Inner>) -> Result<Arc<Waker>> {
     let failed = |error: std::io::Error| Error::new(ErrorCode::Io, format!("no background thread: {error}"));
     let (sleeper, waker) = Sleeper::new().map_err(failed)?;
-    let world =
-        World { sleeper, waits: HashMap::new(), watching: false, detector: Detector::default(), patient_until: 0 };
+    let world = World {
+        sleeper,
+        waits: HashMap::new(),
+        watching: false,
+        unseen: true,
+        detector: Detector::default(),
+        patient_until: 0,
+    };
     if inner.commits.store.round_trip().is_some() {
         let inner = Arc::downgrade(inner);
         let thread = std::thread::Builder::new().name("gitlock-loss".to_owned());
@@ -214,6 +220,8 @@ struct World {
     sleeper: Sleeper,
     waits: HashMap<LockName, WaitedFor>,
     watching: bool,
+    /// Whether anything has changed since deadlocks were last looked for, as far as the watch knows.
+    unseen: bool,
     detector: Detector,
     /// Until when this turn waits for others, on the boot clock.
     patient_until: u64,
@@ -265,6 +273,7 @@ impl World {
     /// Does all that is due. Returns when the next thing is, if any is.
     fn turn(&mut self, inner: &Arc<Inner>) -> Option<u64> {
         let woken = self.sleeper.take();
+        self.unseen |= woken.changes.all || !woken.changes.names.is_empty();
         self.patient_until = inner.commits.clock.boot_ms() + PATIENCE;
         self.take_incoming(inner);
         let mut next = self.tenures(inner, &woken.changes.names, woken.changes.all);
@@ -296,6 +305,8 @@ impl World {
         if self.waits.is_empty() {
             self.sleeper.forget_processes();
         }
+        let news = inner.reactor().lock().news;
+        self.sleeper.expect(if news { 0 } else { self.waits.values().map(WaitedFor::ahead).min().unwrap_or(0) });
         if let Some(at) = self.tend(inner) {
             next = next.min(at);
         }
@@ -392,7 +403,10 @@ impl World {
         }
         let waits = &self.waits;
         let own = |victim: &str| waits.values().flat_map(|waited| &waited.waits).any(|wait| wait.id() == victim);
-        for cycle in self.detector.look(inner, own) {
+        // What a server's refs are the watch has asked already.
+        let known = self.watching && inner.commits.store.round_trip().is_some() && !self.unseen;
+        self.unseen = false;
+        for cycle in self.detector.look(inner, known, own) {
             for waited in self.waits.values_mut() {
                 let Some(at) = waited.waits.iter().position(|wait| wait.id() == cycle.victim) else { continue };
                 let message = format!(
@@ -508,10 +522,14 @@ impl WaitedFor {
 
     /// How much later than at once this process acts on what every waiter notices.
     fn stagger(&self) -> u64 {
+        STAGGER * self.ahead().min(20) as u64
+    }
+
+    /// How many are before every wait of this process.
+    fn ahead(&self) -> usize {
         let Some(Held::Record(record)) = self.known.as_ref().map(|known| &known.state.held) else { return 0 };
         let own: HashSet<&str> = self.waits.iter().map(WaitEntry::id).collect();
-        let best = record.queue.iter().position(|waiter| own.contains(&*waiter.claim.id));
-        best.map_or(0, |best| STAGGER * best.min(20) as u64)
+        record.queue.iter().position(|waiter| own.contains(&*waiter.claim.id)).unwrap_or(0)
     }
 
     /// Reads the lock, and gives every wait what it means for it.

@@ -69,6 +69,13 @@ impl Sleeper {
     }
 
     /// Notices the death of the processes that hold this lock.
+    /// Tells the watch how many are before everybody here.
+    pub(super) fn expect(&self, ahead: usize) {
+        if let Some(watch) = &self.watch {
+            watch.expect(ahead);
+        }
+    }
+
     pub(super) fn watch_processes(&mut self, status: &LockStatus, now: u64) {
         for holder in status.everybody() {
             let claim = &holder.holder.claim;

@@ -130,6 +130,10 @@ pub trait Watch: Send {
     /// Takes what has been noticed since the last call. Arms what has to be armed anew, so that
     /// a read after this call misses nothing that isn't noticed later.
     fn changes(&mut self) -> Changes;
+
+    /// Is told how many have to let go before anybody here can be served: whoever has to ask for changes may do
+    /// so less often while many are before.
+    fn expect(&self, _ahead: usize) {}
 }
 
 /// What may have changed.

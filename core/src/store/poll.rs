@@ -5,7 +5,10 @@
 use std::{
     collections::BTreeMap,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
     time::Duration,
 };
 
@@ -27,6 +30,7 @@ pub(super) type Ask = Box<dyn Fn() -> Result<Vec<(String, Oid)>> + Send>;
 
 struct PollWatch {
     changes: Arc<Mutex<Changes>>,
+    ahead: Arc<AtomicU64>,
     readable: OwnedFd,
     /// Closed with this: the thread sees that, and ends.
     _stop: OwnedFd,
@@ -39,6 +43,8 @@ struct Poller {
     longest: u64,
     prefix: String,
     changes: Arc<Mutex<Changes>>,
+    /// How many are before everybody here.
+    ahead: Arc<AtomicU64>,
     signal: OwnedFd,
     stopped: OwnedFd,
 }
@@ -59,12 +65,12 @@ pub(super) fn start(
     let failed = |error: std::io::Error| Error::new(ErrorCode::Io, format!("{place} can't be watched: {error}"));
     let (readable, signal) = pipe().map_err(|error| failed(error.into()))?;
     let (stopped, stop) = pipe().map_err(|error| failed(error.into()))?;
-    let changes = Arc::new(Mutex::default());
+    let (changes, ahead) = (Arc::new(Mutex::default()), Arc::new(AtomicU64::new(0)));
     let longest = clock::millis(longest).max(SHORTEST);
-    let (prefix, theirs) = (format!("{prefix}/"), changes.clone());
-    let poller = Poller { ask, clock, longest, prefix, changes: theirs, signal, stopped };
+    let (prefix, news, before) = (format!("{prefix}/"), changes.clone(), ahead.clone());
+    let poller = Poller { ask, clock, longest, prefix, changes: news, ahead: before, signal, stopped };
     std::thread::Builder::new().name("gitlock-poll".to_owned()).spawn(move || poller.run()).map_err(failed)?;
-    Ok(Box::new(PollWatch { changes, readable, _stop: stop }))
+    Ok(Box::new(PollWatch { changes, ahead, readable, _stop: stop }))
 }
 
 impl Poller {
@@ -80,7 +86,10 @@ impl Poller {
                     if changed {
                         self.tell(before.as_ref(), &now);
                     }
-                    pause = if changed { SHORTEST } else { (pause * 3 / 2).min(self.longest) };
+                    // Whoever is far back in a queue has time until those before it have had their turns. So
+                    // a queue of any length costs a server little more than one that is short.
+                    let soon = SHORTEST.saturating_mul(1 + self.ahead.load(Relaxed)).min(self.longest);
+                    pause = if changed { soon } else { (pause * 3 / 2).min(self.longest) };
                     before = Some(now);
                 }
                 Err(error) => {
@@ -136,5 +145,9 @@ impl Watch for PollWatch {
         let mut drained = [0u8; 64];
         while rustix::io::read(&self.readable, &mut drained).is_ok_and(|count| count > 0) {}
         std::mem::take(&mut *lock(&self.changes))
+    }
+
+    fn expect(&self, ahead: usize) {
+        self.ahead.store(ahead as u64, Relaxed);
     }
 }
