@@ -228,7 +228,7 @@ export declare class RefChanged extends LockError {
   readonly retry: 'from-start';
 }
 
-/** Git, or one of the repository's hooks, refused to change other refs under the lock. */
+/** Git, a server, or one of their hooks, refused to change other refs under the lock. */
 export declare class RefsRefused extends LockError {
   static readonly code: 'REFS_REFUSED';
   static readonly retry: 'never';

@@ -363,6 +363,23 @@ export declare class Lock extends (EventEmitter as new () => EventEmitter<LockEv
   updateRefs(updates: readonly (string | readonly string[])[], options?: { message?: string }): Promise<void>;
 
   /**
+   * Pushes refs of the repository on this machine to the server that the lock lives on, so that a holder which has lost
+   * its lease can't: in one atomic push with the lock's renewal, of which the server takes all or nothing. What they lead
+   * to is sent along, after the repository's pre-push hook. The lease lasts another ttl; while the pack is sent it isn't
+   * renewed otherwise, so give it one longer than that takes.
+   *
+   * @param refspecs what `git push` reads: `'main'`, `'HEAD'`, `'source:target'`, `':target'` to delete, and with `+`
+   *   before it to let a branch go elsewhere than forward, or a tag change
+   * @throws {LockLost} if the tenure has ended
+   * @throws {RefChanged} if a ref there isn't what comes before the pushed one
+   * @throws {RefsRefused} if the server or a hook says no
+   * @throws {InvalidArgument} for what isn't there, or belongs to gitlock
+   * @throws {Unsupported} if the server has no atomic pushes, if the lock isn't at a server, without a repository to push
+   *   from, or without a `git` program
+   */
+  push(...refspecs: string[]): Promise<void>;
+
+  /**
    * Ends the tenure, and hands the lock to whoever is next.
    *
    * @throws {LockLost} if it had ended before, so that the work under it may have overlapped another's

@@ -125,6 +125,11 @@ class Lock extends EventEmitter {
     await call((number) => this.#guard.updateRefs(number, words, message));
   }
 
+  async push(...refspecs) {
+    const specs = refspecs.map((spec) => required('a refspec', 'string', spec));
+    await call((number) => this.#guard.push(number, specs));
+  }
+
   async release() {
     this.#end();
     try {

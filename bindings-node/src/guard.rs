@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use gitlock::{Error, LockGuard, RefUpdate, Result, SharedGuard, json};
+use gitlock::{Error, LockGuard, PushSpec, RefUpdate, Result, SharedGuard, json};
 use napi_derive::napi;
 
 use crate::{
@@ -111,6 +111,15 @@ impl Guard {
         self.answer(call, move |held| {
             let updates = updates.iter().map(|words| RefUpdate::from_words(words)).collect::<Result<Vec<_>>>()?;
             held.with(|guard| guard.update_refs(&updates, message.as_deref())).map(|()| Told::Nothing)
+        });
+    }
+
+    /// Each is a refspec of `git push`.
+    #[napi]
+    pub fn push(&self, call: u32, refspecs: Vec<String>) {
+        self.answer(call, move |held| {
+            let specs = refspecs.iter().map(|text| text.parse()).collect::<Result<Vec<PushSpec>>>()?;
+            held.with(|guard| guard.push(&specs)).map(|()| Told::Nothing)
         });
     }
 

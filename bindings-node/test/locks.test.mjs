@@ -313,6 +313,35 @@ test('refs change under a lock, and not without', async (t) => {
   assert.equal(value('refs/heads/b'), commit);
 });
 
+test('refs are pushed under a lock, and not without', async (t) => {
+  const [folder, server] = [repository(t), repository(t)];
+  // What stands in for ssh runs its command here.
+  git(folder, 'config', 'core.sshCommand', `sh -c 'for last; do :; done; exec sh -c "$last"' ssh`);
+  git(folder, 'config', 'ssh.variant', 'ssh');
+  git(folder, 'remote', 'add', 'origin', `ssh://host${server}`);
+  const here = await LockManager.open(folder);
+  const locks = await LockManager.open({ cwd: folder, remote: 'origin' });
+  const lost = await here.acquire('for-refs');
+  await assert.rejects(lost.push('HEAD'), code('UNSUPPORTED'));
+  await lost.release();
+  const commit = git(folder, 'rev-parse', 'refs/gitvan/journal/for-refs');
+  git(folder, 'update-ref', 'refs/heads/topic', commit);
+  const value = (ref) => git(server, 'for-each-ref', '--format=%(objectname)', ref);
+  const lock = await locks.acquire('release');
+  await lock.push('topic', `${commit}:refs/heads/other`);
+  assert.deepEqual([value('refs/heads/topic'), value('refs/heads/other')], [commit, commit]);
+  await lock.push(':other', '+topic');
+  assert.equal(value('refs/heads/other'), '');
+  await assert.rejects(lock.push(':refs/heads/other'), code('REF_CHANGED'));
+  await assert.rejects(lock.push('topic:refs/heads/topic/below'), code('REFS_REFUSED'));
+  for (const bad of [[], [''], ['nothing'], ['refs/heads/*'], [['topic']], [undefined]]) {
+    await assert.rejects(lock.push(...bad), code('INVALID_ARGUMENT'));
+  }
+  await locks.break('release');
+  await assert.rejects(lock.push('topic:refs/heads/new'), code('LOCK_LOST'));
+  assert.equal(value('refs/heads/new'), '');
+});
+
 test('what is held stays held when nobody refers to it', async (t) => {
   const locks = await LockManager.open(repository(t));
   await (async () => void (await locks.acquire('x')))();

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use gitlock::{Error, LockGuard, RefUpdate, Result, SharedGuard, json};
+use gitlock::{Error, LockGuard, PushSpec, RefUpdate, Result, SharedGuard, json};
 use pyo3::{prelude::*, types::PyTuple};
 
 use crate::{
@@ -120,6 +120,15 @@ impl Guard {
             self.held.with(|guard| guard.update_refs(&updates, message.as_deref()))
         };
         outside(py, change)
+    }
+
+    /// Each is a refspec of `git push`.
+    fn push(&self, py: Python<'_>, refspecs: Vec<String>) -> PyResult<()> {
+        let push = || {
+            let specs = refspecs.iter().map(|text| text.parse()).collect::<Result<Vec<PushSpec>>>()?;
+            self.held.with(|guard| guard.push(&specs))
+        };
+        outside(py, push)
     }
 
     fn release(&self, py: Python<'_>) -> PyResult<()> {

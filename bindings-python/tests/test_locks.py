@@ -502,6 +502,53 @@ def test_refs_change_under_a_lock_and_not_without(repository, locks):
     assert value("refs/heads/b") == ""
 
 
+def test_refs_are_pushed_under_a_lock_and_not_without(repository, tmp_path):
+    def git(*words, folder=repository):
+        return subprocess.run(["git", "-C", folder, *words], check=True, capture_output=True, text=True).stdout.strip()
+
+    def value(ref):
+        return git("for-each-ref", "--format=%(objectname)", ref, folder=server)
+
+    server = tmp_path / "server.git"
+    git("init", "-q", "--bare", str(server))
+    # What stands in for ssh runs its command here.
+    git("config", "core.sshCommand", "sh -c 'for last; do :; done; exec sh -c \"$last\"' ssh")
+    git("config", "ssh.variant", "ssh")
+    git("remote", "add", "origin", f"ssh://host{server}")
+    here, there = gitlock.LockManager(repository), gitlock.LockManager(repository, remote="origin")
+    with here.lock("for-refs") as lock:
+        with pytest.raises(gitlock.Unsupported, match="update_refs"):
+            lock.push("HEAD")
+    commit = git("rev-parse", "refs/gitvan/journal/for-refs")
+    git("update-ref", "refs/heads/topic", commit)
+    with there.rlock("release") as lock:
+        lock.push("topic", f"{commit}:refs/heads/other")
+        assert (value("refs/heads/topic"), value("refs/heads/other")) == (commit, commit)
+        lock.push(":other", "+topic")
+        assert value("refs/heads/other") == ""
+        with pytest.raises(gitlock.RefChanged, match="refs/heads/other"):
+            lock.push(":refs/heads/other")
+        with pytest.raises(gitlock.RefsRefused):
+            lock.push("topic:refs/heads/topic/below")
+        for bad in ["", "refs/heads/*", "nothing"]:
+            with pytest.raises(gitlock.InvalidArgument):
+                lock.push("topic:refs/heads/new", bad)
+        with pytest.raises(gitlock.InvalidArgument):
+            lock.push()
+    lock = there.lock("release")
+    assert lock.acquire()
+    there.break_lock("release")
+    with pytest.raises(gitlock.LockLost):
+        lock.push("topic:refs/heads/new")
+
+    async def main():
+        async with there.alock("other") as lock:
+            await lock.push("topic:refs/heads/async")
+
+    asyncio.run(main())
+    assert (value("refs/heads/new"), value("refs/heads/async")) == ("", commit)
+
+
 def test_up_and_down_and_who_waits(locks):
     first, second = locks.lock("x", shared=True), locks.lock("x", shared=True)
     assert first.acquire() and second.acquire()

@@ -112,6 +112,13 @@ pub(crate) enum Command {
     /// of `git update-ref`, in which the lock must still be held; reflogs, symbolic refs and hooks are Git's own. The
     /// lease lasts another ttl. If the lock is lost, the exit code is 3 and nothing is changed.
     UpdateRef(UpdateRef),
+    /// Push refs under a lock, so that a holder that lost its lease can't
+    ///
+    /// To the server that the lock lives on, in one atomic push with the lock's renewal: the server takes all of it or
+    /// nothing. Refspecs are as `git push` reads them: `main`, `HEAD`, `SOURCE:TARGET`, `:TARGET` to delete, and with +
+    /// before it to let a branch go elsewhere than forward. The lease lasts another ttl. If the lock is lost, the exit code
+    /// is 3 and nothing is changed.
+    Push(Push),
     /// Ask whether a fencing token is that of somebody who holds the lock
     ///
     /// The exit code is 3 if it isn't, or isn't any more.
@@ -245,6 +252,17 @@ pub(crate) struct UpdateRef {
     /// What the reflogs say [default: the lock's name]
     #[arg(short = 'm', long, value_name = "TEXT")]
     pub(crate) message: Option<String>,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Push {
+    /// The handle that `acquire` printed, or a lock's name together with --fingerprint, if it isn't that of the run
+    /// around this; and what to push
+    #[arg(value_name = "[HANDLE|NAME] REFSPEC", required = true)]
+    pub(crate) words: Vec<String>,
+    /// The word that the lock was acquired with
+    #[arg(long, value_name = "WORD")]
+    pub(crate) fingerprint: Option<String>,
 }
 
 #[derive(Args, Debug)]

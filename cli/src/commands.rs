@@ -2,11 +2,11 @@
 
 use std::{fs::File, io::Read, path::Path, time::Duration};
 
-use gitlock::{DEFAULT_TTL, ErrorCode, LockGuard, LockHandle, LockManager, RefUpdate, Severity, json};
+use gitlock::{DEFAULT_TTL, ErrorCode, LockGuard, LockHandle, LockManager, PushSpec, RefUpdate, Severity, json};
 use serde_json::{Value, json};
 
 use crate::{
-    args::{Acquire, Break, Clean, Doctor, Extend, Graph, InitServer, Log, Status, Tenure, UpdateRef, Verify},
+    args::{Acquire, Break, Clean, Doctor, Extend, Graph, InitServer, Log, Push, Status, Tenure, UpdateRef, Verify},
     duration::show,
     failure::Failure,
     output::{self, plain, say},
@@ -154,6 +154,21 @@ pub(crate) fn update_ref(manager: &LockManager, asked: &UpdateRef, json: bool) -
     let name = handle.name().as_str();
     let millis = u64::try_from(left.as_millis()).unwrap_or(u64::MAX);
     answer(json, || json!({ "name": name, "changes": updates.len(), "remaining": millis }), String::new)
+}
+
+pub(crate) fn push(manager: &LockManager, asked: &Push, json: bool) -> Exit {
+    // A handle is no refspec, and a fingerprint comes with a name.
+    let named = asked.fingerprint.is_some() || asked.words.first().is_some_and(|word| LockHandle::is_handle(word));
+    let (which, refspecs) = asked.words.split_at(usize::from(named));
+    let which = Tenure { tenure: which.first().cloned(), fingerprint: asked.fingerprint.clone() };
+    let specs = refspecs.iter().map(|text| text.parse()).collect::<Result<Vec<PushSpec>, gitlock::Error>>()?;
+    let handle = tenure(&which)?;
+    let left = manager.push(&handle, &specs)?;
+    manager.close();
+    let name = handle.name().as_str();
+    let millis = u64::try_from(left.as_millis()).unwrap_or(u64::MAX);
+    let pushed: Vec<String> = specs.iter().map(ToString::to_string).collect();
+    answer(json, || json!({ "name": name, "pushed": pushed, "remaining": millis }), String::new)
 }
 
 pub(crate) fn verify(manager: &LockManager, asked: &Verify, json: bool) -> Exit {

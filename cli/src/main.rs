@@ -66,6 +66,7 @@ fn carry_out(arguments: &Arguments) -> Exit {
         Command::Release(asked) => commands::release(&manager, asked, json),
         Command::Extend(asked) => commands::extend(&manager, asked, json),
         Command::UpdateRef(asked) => commands::update_ref(&manager, asked, json),
+        Command::Push(asked) => commands::push(&manager, asked, json),
         Command::Verify(asked) => commands::verify(&manager, asked, json),
         Command::Status(asked) => commands::status(&manager, asked, json),
         Command::List => commands::list(&manager, json),

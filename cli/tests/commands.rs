@@ -6,6 +6,10 @@ mod common;
 use std::{ffi::OsStr, os::unix::ffi::OsStrExt, process::Command};
 
 use common::*;
+use gitlock_tests::{
+    git::run_git,
+    servers::{Daemon, Served},
+};
 use serde_json::Value;
 
 /// The keys of an object, in order.
@@ -514,6 +518,39 @@ fn refs_change_under_a_lock_and_not_without() {
     fails(&repo, &["update-ref", &handle, "--change", &create], 3, "LOCK_LOST");
     assert_eq!(repo.git(&["for-each-ref", "refs/heads/a"]), "");
     repo.assert_sound();
+}
+
+#[test]
+fn refs_are_pushed_under_a_lock_and_not_without() {
+    let (repo, served) = (Repo::new(), Served::new());
+    let daemon = Daemon::start(served.folder(), &["--enable=receive-pack"]);
+    repo.git(&["branch", "-f", "-M", "main"]);
+    repo.git(&["remote", "add", "origin", &daemon.url("locks.git")]);
+    let head = repo.git(&["rev-parse", "HEAD"]);
+    let there = |name: &str| run_git(&served.repository(), &["for-each-ref", "--format=%(objectname)", name]);
+    let handle = ok(&repo, &["--remote", "origin", "acquire", "release", "--ttl", "2m"]).trim().to_owned();
+    assert_eq!(ok(&repo, &["--remote", "origin", "push", &handle, "main", "HEAD:refs/heads/stable"]), "");
+    assert_eq!((there("refs/heads/main"), there("refs/heads/stable")), (head.clone(), head.clone()));
+    let told = json(&repo, &["--remote", "origin", "push", &handle, "+main", ":stable"]);
+    assert_eq!(
+        (keys(&told), told["pushed"].to_string()),
+        (vec!["name", "pushed", "remaining"], r#"["+main",":stable"]"#.into())
+    );
+    // By name and fingerprint, and, below a run, without a word.
+    ok(&repo, &["--remote", "origin", "acquire", "site", "--fingerprint", "word"]);
+    ok(&repo, &["--remote", "origin", "push", "--fingerprint", "word", "site", "HEAD:refs/heads/a"]);
+    let script = format!("'{}' --remote origin push :refs/heads/a", env!("CARGO_BIN_EXE_git-lock"));
+    ok(&repo, &["--remote", "origin", "run", "other", "--", "sh", "-c", &script]);
+    assert_eq!(there("refs/heads/a"), "");
+    // What is refused.
+    fails(&repo, &["--remote", "origin", "push", &handle, ":refs/heads/a"], 4, "REF_CHANGED");
+    fails(&repo, &["--remote", "origin", "push", &handle, "nothing"], 2, "INVALID_ARGUMENT");
+    fails(&repo, &["--remote", "origin", "push", &handle, "HEAD:refs/heads/main/below"], 4, "REFS_REFUSED");
+    ok(&repo, &["--remote", "origin", "break", "release"]);
+    fails(&repo, &["--remote", "origin", "push", &handle, "HEAD:refs/heads/late"], 3, "LOCK_LOST");
+    assert_eq!(there("refs/heads/late"), "");
+    let local = ok(&repo, &["acquire", "release"]).trim().to_owned();
+    fails(&repo, &["push", &local, "main"], 4, "UNSUPPORTED");
 }
 
 #[test]

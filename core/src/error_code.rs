@@ -105,7 +105,7 @@ codes! {
     SlotsDiffer = 23, "SLOTS_DIFFER", exit 2, Never;
     /// Another ref, which was to be changed under the lock, isn't as was expected.
     RefChanged = 24, "REF_CHANGED", exit 4, FromStart;
-    /// Git, or one of the repository's hooks, refused to change other refs under the lock.
+    /// Git, a server, or one of their hooks, refused to change other refs under the lock.
     RefsRefused = 25, "REFS_REFUSED", exit 4, Never;
     /// gitlock itself failed: a panic was caught at the border to another language. A bug.
     Internal = 21, "INTERNAL", exit 4, Never;

@@ -46,6 +46,7 @@ pub mod multi;
 pub mod name;
 pub mod options;
 pub mod process;
+pub mod push_spec;
 pub mod ref_update;
 pub mod store;
 
@@ -68,5 +69,6 @@ pub use manager::{
 pub use multi::{MultiGuard, MultiRequest, Repositories};
 pub use name::{LockName, Namespace, RefName};
 pub use options::{DEFAULT_TTL, Options};
+pub use push_spec::PushSpec;
 pub use ref_update::RefUpdate;
 pub use store::remote::init_server;

@@ -243,6 +243,13 @@ impl Namespace {
         Ok(Namespace { locks: prefix.to_owned(), journals })
     }
 
+    /// Whether a ref of this full name is gitlock's own, to be changed by nobody else.
+    pub(crate) fn owns(&self, name: &str) -> bool {
+        let within =
+            |prefix: &str| name.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
+        within(&self.locks) || within(&self.journals)
+    }
+
     /// The lock prefix, without a slash at its end.
     pub fn locks(&self) -> &str {
         &self.locks

@@ -158,9 +158,7 @@ impl RefUpdate {
         } else if let Some((_, rest)) = name.strip_prefix("worktrees/").and_then(|rest| rest.split_once('/')) {
             name = rest;
         }
-        let within =
-            |prefix: &str| name.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
-        if within(names.locks()) || within(names.journals()) {
+        if names.owns(name) {
             return refuse("it belongs to gitlock, which alone changes locks and journals");
         }
         Ok(())

@@ -133,7 +133,7 @@ typedef enum {
    */
   GITLOCK_REF_CHANGED = 24,
   /**
-   * Git, or one of the repository's hooks, refused to change other refs under the lock.
+   * Git, a server, or one of their hooks, refused to change other refs under the lock.
    */
   GITLOCK_REFS_REFUSED = 25,
   /**
@@ -474,6 +474,24 @@ int32_t gitlock_guard_update_refs(const gitlock_guard *guard,
                                   const char *const *updates,
                                   size_t count,
                                   const char *message);
+
+/**
+ * Pushes refs of the repository on this machine to the server that the lock lives on, so that a holder which
+ * has lost its lease can't: in one atomic push with the lock's renewal, of which the server takes all or
+ * nothing. What they lead to is sent along, after the repository's pre-push hook. The lease lasts another ttl; while
+ * the pack is sent it isn't renewed otherwise, so give it one longer than that takes.
+ *
+ * Each of the `count` refspecs is as `git push` reads it: `main`, `HEAD`, `SOURCE:TARGET`, `:TARGET` to delete, and
+ * with + before it to let a branch go elsewhere than forward, or a tag change.
+ *
+ * GITLOCK_LOCK_LOST if the tenure has ended, GITLOCK_REF_CHANGED if a ref there isn't what comes before the pushed one,
+ * GITLOCK_REFS_REFUSED if the server or a hook says no, GITLOCK_INVALID_ARGUMENT for what isn't there or is gitlock's,
+ * GITLOCK_UNSUPPORTED if the server has no atomic pushes, or the lock isn't at one. Nothing was changed then, unless
+ * the message says otherwise.
+ */
+int32_t gitlock_guard_push(const gitlock_guard *guard,
+                           const char *const *refspecs,
+                           size_t count);
 
 /**
  * Turns a shared tenure into an exclusive one without letting go: waits for the other holders to

@@ -248,6 +248,12 @@ public:
   void update_refs(const std::vector<std::string> &updates, const std::string &message, std::error_code &code) const {
     update_refs(updates, message, &code);
   }
+  /**
+   * Pushes refs to the server that the lock lives on, all or none, while the lock is held and not a moment longer:
+   * lock_lost if it is lost. Each is a refspec of `git push`, such as "HEAD:refs/heads/main".
+   */
+  void push(const std::vector<std::string> &refspecs) const { push(refspecs, nullptr); }
+  void push(const std::vector<std::string> &refspecs, std::error_code &code) const { push(refspecs, &code); }
   /** Makes a shared tenure exclusive: waits for the other holders to leave. deadlock if one of them does the same. */
   void upgrade(std::optional<milliseconds> wait = {}, const cancel_token *cancel = nullptr) const {
     upgrade(wait, cancel, nullptr);
@@ -299,6 +305,10 @@ private:
     const auto lines = detail::texts(updates);
     const char *words = message.empty() ? nullptr : message.c_str();
     detail::check(gitlock_guard_update_refs(get(), lines.data(), lines.size(), words), code);
+  }
+  void push(const std::vector<std::string> &refspecs, std::error_code *code) const {
+    const auto texts = detail::texts(refspecs);
+    detail::check(gitlock_guard_push(get(), texts.data(), texts.size()), code);
   }
   void upgrade(std::optional<milliseconds> wait, const cancel_token *cancel, std::error_code *code) const {
     const gitlock_cancel *by = cancel != nullptr ? cancel->get() : nullptr;

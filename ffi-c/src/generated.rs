@@ -53,7 +53,7 @@ pub enum gitlock_code {
     GITLOCK_SLOTS_DIFFER = 23,
     /// Another ref, which was to be changed under the lock, isn't as was expected.
     GITLOCK_REF_CHANGED = 24,
-    /// Git, or one of the repository's hooks, refused to change other refs under the lock.
+    /// Git, a server, or one of their hooks, refused to change other refs under the lock.
     GITLOCK_REFS_REFUSED = 25,
     /// gitlock itself failed: a panic was caught at the border to another language. A bug.
     GITLOCK_INTERNAL = 21,

@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use gitlock::{Error, ErrorCode, LockGuard, RefUpdate, Result, SharedGuard, json};
+use gitlock::{Error, ErrorCode, LockGuard, PushSpec, RefUpdate, Result, SharedGuard, json};
 
 use crate::{
     boundary::{answer, enter},
@@ -153,6 +153,32 @@ pub unsafe extern "C" fn gitlock_guard_update_refs(
         let message = unsafe { optional("message", message) }?;
         let updates = lines.into_iter().map(str::parse).collect::<Result<Vec<RefUpdate>>>()?;
         guard.held.with(|held| held.update_refs(&updates, message))
+    })
+}
+
+/// Pushes refs of the repository on this machine to the server that the lock lives on, so that a holder which
+/// has lost its lease can't: in one atomic push with the lock's renewal, of which the server takes all or
+/// nothing. What they lead to is sent along, after the repository's pre-push hook. The lease lasts another ttl; while
+/// the pack is sent it isn't renewed otherwise, so give it one longer than that takes.
+///
+/// Each of the `count` refspecs is as `git push` reads it: `main`, `HEAD`, `SOURCE:TARGET`, `:TARGET` to delete, and
+/// with + before it to let a branch go elsewhere than forward, or a tag change.
+///
+/// GITLOCK_LOCK_LOST if the tenure has ended, GITLOCK_REF_CHANGED if a ref there isn't what comes before the pushed one,
+/// GITLOCK_REFS_REFUSED if the server or a hook says no, GITLOCK_INVALID_ARGUMENT for what isn't there or is gitlock's,
+/// GITLOCK_UNSUPPORTED if the server has no atomic pushes, or the lock isn't at one. Nothing was changed then, unless
+/// the message says otherwise.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn gitlock_guard_push(
+    guard: *const gitlock_guard,
+    refspecs: *const *const c_char,
+    count: usize,
+) -> i32 {
+    enter(|| {
+        // SAFETY: NULL or valid, by the convention.
+        let (guard, specs) = unsafe { (reference("guard", guard)?, every("refspecs", refspecs, count)?) };
+        let specs = specs.into_iter().map(str::parse).collect::<Result<Vec<PushSpec>>>()?;
+        guard.held.with(|held| held.push(&specs))
     })
 }
 

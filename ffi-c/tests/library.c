@@ -332,6 +332,38 @@ static void on_wanted(void *data, size_t waiters, int32_t priority) {
   pthread_mutex_unlock(&waits->mutex);
 }
 
+/* Refs of the repository, to a server by what stands in for ssh: it runs its command here. */
+static void pushes(void) {
+  char command[4096];
+  const char *const made = "cd '%s' && git init -q --bare server.git"
+                           " && git config core.sshCommand \"sh -c 'for last; do :; done; exec sh -c \\\"\\$last\\\"' ssh\""
+                           " && git config ssh.variant ssh && git remote add origin \"ssh://host$PWD/server.git\"";
+  snprintf(command, sizeof command, made, repository);
+  CHECK(system(command) == 0);
+  gitlock_options options;
+  gitlock_options_init(&options, sizeof options);
+  options.remote = "origin";
+  gitlock_manager *there = NULL, *here = open_manager();
+  gitlock_guard *guard = NULL;
+  CHECK(gitlock_open(repository, &options, &there) == GITLOCK_OK);
+  const char *const one[] = {"refs/gitvan/journal/build:refs/heads/by-c"};
+  const char *const two[] = {"refs/gitvan/journal/build:refs/heads/next", ":by-c"}, *const missing[] = {NULL};
+  CHECK(gitlock_acquire(here, "push", NULL, &guard) == GITLOCK_OK);
+  CHECK(gitlock_guard_push(guard, one, 1) == GITLOCK_UNSUPPORTED);
+  gitlock_guard_free(guard);
+  CHECK(gitlock_acquire(there, "push", NULL, &guard) == GITLOCK_OK);
+  CHECK(gitlock_guard_push(guard, one, 1) == GITLOCK_OK && gitlock_guard_push(guard, two, 2) == GITLOCK_OK);
+  CHECK(gitlock_guard_push(guard, two, 2) == GITLOCK_REF_CHANGED);
+  CHECK(gitlock_guard_push(guard, missing, 1) == GITLOCK_INVALID_ARGUMENT);
+  CHECK(gitlock_guard_push(guard, NULL, 0) == GITLOCK_INVALID_ARGUMENT);
+  CHECK(gitlock_guard_release(guard) == GITLOCK_OK && gitlock_guard_push(guard, one, 1) == GITLOCK_LOCK_LOST);
+  gitlock_guard_free(guard);
+  gitlock_manager_free(there);
+  gitlock_manager_free(here);
+  snprintf(command, sizeof command, "cd '%s/server.git' && test \"$(git for-each-ref --format='%%(refname)' refs/heads)\" = refs/heads/next", repository);
+  CHECK(system(command) == 0);
+}
+
 static void upgrades_and_who_waits(void) {
   struct waits waits = {.mutex = PTHREAD_MUTEX_INITIALIZER, .changed = PTHREAD_COND_INITIALIZER};
   gitlock_manager *manager = open_manager();
@@ -479,6 +511,7 @@ static void nulls(void) {
   CHECK(gitlock_guard_on_wanted(NULL, NULL, NULL, NULL) == bad);
   CHECK(gitlock_guard_slot(NULL) == -1 && gitlock_guard_token_of(NULL, NULL) == 0);
   CHECK(gitlock_guard_update_refs(NULL, NULL, 0, NULL) == bad);
+  CHECK(gitlock_guard_push(NULL, NULL, 0) == bad);
   CHECK(gitlock_verify(NULL, "x", 1) == bad && gitlock_verify(manager, NULL, 1) == bad);
   CHECK(gitlock_graph(NULL, &text) == bad && gitlock_graph(manager, NULL) == bad);
   CHECK(gitlock_graph_dot(NULL, &text) == bad && gitlock_graph_dot(manager, NULL) == bad);
@@ -557,6 +590,7 @@ int main(int count, char **arguments) {
   handles_and_json();
   several();
   several_repositories();
+  pushes();
   upgrades_and_who_waits();
   nulls();
   two_threads();

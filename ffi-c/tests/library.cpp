@@ -119,8 +119,23 @@ int main(int count, char **arguments) {
     set.update_refs({create, "verify refs/heads/never"}, "from C++");
     set.update_refs({create}, "", code);
     CHECK(code.value() == GITLOCK_REF_CHANGED);
+    throws<gitlock::error>(GITLOCK_UNSUPPORTED, [&] { set.push({"refs/heads/by-c++"}); });
+    set.push({"refs/heads/*"}, code);
+    CHECK(code.value() == GITLOCK_INVALID_ARGUMENT);
     set.release();
     throws<gitlock::lock_lost>(GITLOCK_LOCK_LOST, [&] { set.update_refs({"delete refs/heads/by-c++"}); });
+    // To a server, by what stands in for ssh: it runs its command here.
+    const std::string server = std::string(arguments[1]) + "/server.git";
+    CHECK(std::system(("git init -q --bare '" + server + "'").c_str()) == 0);
+    setenv("GIT_SSH_COMMAND", "sh -c 'for last; do :; done; exec sh -c \"$last\"' ssh", 1);
+    setenv("GIT_SSH_VARIANT", "ssh", 1);
+    mine.remote = "ssh://host" + server;
+    gitlock::guard pushing = gitlock::manager(arguments[1], mine).acquire("push++");
+    pushing.push({"refs/heads/by-c++", "refs/heads/by-c++:refs/heads/again"});
+    pushing.push({":refs/heads/gone"}, code);
+    CHECK(code.value() == GITLOCK_REF_CHANGED);
+    CHECK(std::system(("git -C '" + server + "' rev-parse -q --verify refs/heads/again >/dev/null").c_str()) == 0);
+    pushing.release();
     once.slots = 2;
     gitlock::guard slot = locks.acquire("slots++", once), next = locks.acquire("slots++", once);
     CHECK(slot.slot() == 0u && next.slot() == 1u);

@@ -27,7 +27,7 @@ pub(crate) fn run_with(root: &Path, arguments: &[String]) -> Result<(), String> 
 /// Whether the arm of the languages is among those that are asked for.
 fn wants_languages(arguments: &[String]) -> bool {
     let asked = |word: &str| arguments.iter().any(|argument| argument == word);
-    let one = ["--arm", "kill-random", "fork", "fenced", "--ref-format"];
+    let one = ["--arm", "kill-random", "fork", "fenced", "fenced-push", "--ref-format"];
     asked("languages") || !one.into_iter().any(asked)
 }
 

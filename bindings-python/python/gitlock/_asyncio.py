@@ -105,6 +105,11 @@ class AsyncLock(_Tenures):
         guard = self._newest()
         await asyncio.get_running_loop().run_in_executor(None, guard.update_refs, _words(updates), message)
 
+    async def push(self, *refspecs: str) -> None:
+        """As :meth:`Lock.push`, on a thread of the loop's executor. Cancelling the task leaves it to its end."""
+        guard = self._newest()
+        await asyncio.get_running_loop().run_in_executor(None, guard.push, list(refspecs))
+
     async def release(self) -> None:
         """Releases the lock, and hands it to whoever is next.
 

@@ -180,7 +180,7 @@ class RefChanged(LockError):
 
 
 class RefsRefused(LockError):
-    """Git, or one of the repository's hooks, refused to change other refs under the lock."""
+    """Git, a server, or one of their hooks, refused to change other refs under the lock."""
 
     code = "REFS_REFUSED"
     retry = "never"

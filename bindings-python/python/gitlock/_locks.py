@@ -168,6 +168,23 @@ class _Blocking(_Tenures):
         """
         self._newest().update_refs(_words(updates), message)
 
+    def push(self, *refspecs: str) -> None:
+        """Pushes refs of the repository on this machine to the server that the lock lives on, so that a holder
+        which has lost its lease can't: in one atomic push with the lock's renewal, of which the server takes
+        all or nothing. What they lead to is sent along, after the repository's pre-push hook. The lease lasts
+        another ttl; while the pack is sent it isn't renewed otherwise, so give it one longer than that takes.
+
+        :param refspecs: what ``git push`` reads: ``"main"``, ``"HEAD"``, ``"source:target"``, ``":target"`` to
+            delete, and with ``+`` before it to let a branch go elsewhere than forward, or a tag change
+        :raises LockLost: if the tenure has ended
+        :raises RefChanged: if a ref there isn't what comes before the pushed one
+        :raises RefsRefused: if the server or a hook says no
+        :raises InvalidArgument: for what isn't there, or belongs to gitlock
+        :raises Unsupported: if the server has no atomic pushes, if the lock isn't at a server, without a
+            repository to push from, or without a ``git`` program
+        """
+        self._newest().push(list(refspecs))
+
 
 class Lock(_Blocking):
     """A lock that behaves as :class:`threading.Lock` does, between processes.

@@ -22,7 +22,7 @@ use crate::{
     },
     name::{LockName, Namespace},
     ref_update::RefUpdates,
-    store::{NewValue, Object, Oid, Parent, RefEdit, RefStore, Transacted},
+    store::{NewValue, Object, Oid, Parent, PreparedPush, RefEdit, RefStore, Transacted},
 };
 
 use super::snapshot::{self, JournalAt, Snapshot};
@@ -35,6 +35,15 @@ const BATCH: usize = 1_024;
 
 /// Of how many locks the last state is remembered.
 const REMEMBERED: usize = 1_024;
+
+/// Other refs that are changed with a lock's.
+#[derive(Clone, Copy)]
+pub(super) enum Others<'a> {
+    /// In the same repository, by `git update-ref`.
+    Updates(&'a RefUpdates),
+    /// On a server, by the same push.
+    Push(&'a dyn PreparedPush),
+}
 
 /// The loop, and what it needs.
 #[derive(Debug)]
@@ -292,7 +301,7 @@ impl CommitLoop {
     pub(super) fn submit_with(
         &self,
         requests: Vec<(LockName, Request)>,
-        others: Option<&RefUpdates>,
+        others: Option<Others<'_>>,
         by: &Actor,
         patience: Option<Duration>,
     ) -> Result<Vec<Outcome>> {
@@ -330,7 +339,7 @@ impl CommitLoop {
         names: &[LockName],
         mut calls: Vec<Call>,
         known: &mut Vec<Snapshot>,
-        others: Option<&RefUpdates>,
+        others: Option<Others<'_>>,
         by: &Actor,
         patience: Option<Duration>,
     ) -> Result<Vec<Outcome>> {
@@ -348,6 +357,10 @@ impl CommitLoop {
                 // Kept through conflicts: it stays true of what was taken away then.
                 settle_by_effect(before.clone(), &mut decision.outcomes);
             }
+            let refused = decision.outcomes.iter().any(|outcome| matches!(outcome, Outcome::Refused(_)));
+            if others.is_some() && uncertain.is_some() && refused {
+                return Err(perhaps_pushed(&names[0]));
+            }
             if decision.edits.is_empty() {
                 *known = snapshots;
                 if fresh {
@@ -359,9 +372,9 @@ impl CommitLoop {
             }
             fresh = true;
             let plan = self.plan(&snapshots, &decision, by)?;
-            let refused = decision.outcomes.iter().any(|outcome| matches!(outcome, Outcome::Refused(_)));
             let transacted = match (others.filter(|_| !refused), patience) {
-                (Some(others), _) => self.store.transact_with(&plan.edits, others),
+                (Some(Others::Updates(updates)), _) => self.store.transact_with(&plan.edits, updates),
+                (Some(Others::Push(push)), _) => push.transact(&plan.edits),
                 (None, Some(patience)) => self.store.transact_within(&plan.edits, patience),
                 (None, None) => self.store.transact(&plan.edits),
             };
@@ -594,6 +607,17 @@ impl Plan<'_> {
         }
         known
     }
+}
+
+/// The answer to a push was lost, and the lock is gone since: that it was refused nobody knows.
+fn perhaps_pushed(name: &LockName) -> Error {
+    Error::new(
+        ErrorCode::LockLost,
+        format!(
+            "the lock {name} is lost, and before that the connection was cut while the refs were pushed, perhaps after they were: \
+             look at them there before going on"
+        ),
+    )
 }
 
 /// After a transaction with an unknown end: what was to be taken away and is gone was taken away.

@@ -14,6 +14,7 @@ use crate::{
     handle::LockHandle,
     lock::{Holder, Mode, Outcome, Refusal, Request},
     name::LockName,
+    push_spec::PushSpec,
     ref_update::RefUpdate,
 };
 
@@ -189,6 +190,35 @@ impl LockGuard {
         let request = Request::Extend { tenure: self.tenure.request(), ttl: None, rebind: None };
         let outcomes = self.inner.update_refs(self.tenure.names(), &request, updates, message)?;
         self.hear_extended(outcomes)
+    }
+
+    /// Pushes refs of the repository on this machine to the server that the lock lives on, so that a holder which
+    /// has lost its lease can't: in one atomic push with the lock's renewal, of which the server takes all or
+    /// nothing. What they lead to is sent along, as `git push` does it, after the repository's pre-push hook; remote-
+    /// tracking branches are left to the next fetch. The lease lasts another ttl.
+    ///
+    /// While the pack is sent the lease isn't renewed otherwise: give it a ttl longer than that takes. The pack is
+    /// kept in memory.
+    ///
+    /// # Errors
+    /// Nothing was changed after any of them, but for one that says otherwise. [`ErrorCode::LockLost`] if the
+    /// tenure has ended, [`ErrorCode::RefChanged`] if a ref there isn't what comes before the pushed one and there is no
+    /// `+`, [`ErrorCode::RefsRefused`] if the server or a hook says no, [`ErrorCode::InvalidArgument`] for what isn't
+    /// there or belongs to gitlock, and [`ErrorCode::Unsupported`] if the server has no atomic pushes, if the lock
+    /// isn't at a server, without a repository to push from, or without a `git` program.
+    pub fn push(&self, specs: &[PushSpec]) -> Result<()> {
+        self.check_alive()?;
+        let request = Request::Extend { tenure: self.tenure.request(), ttl: None, rebind: None };
+        match self.inner.push(self.tenure.names(), &request, specs, Some(&self.tenure)) {
+            Ok(outcomes) => self.hear_extended(outcomes),
+            Err(error) => {
+                if error.code() == ErrorCode::LockLost {
+                    self.tenure.lose(TAKEN_AWAY);
+                    self.tenure.let_go(&self.inner, None);
+                }
+                Err(error)
+            }
+        }
     }
 
     /// Takes the answers to an extension in.

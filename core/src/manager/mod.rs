@@ -5,6 +5,7 @@ mod callback;
 mod commit_loop;
 mod deadlocks;
 mod doctor;
+mod fenced;
 mod guard;
 mod open;
 mod reactor;
@@ -38,7 +39,6 @@ use crate::{
     name::{LockName, Namespace},
     options::Options,
     process,
-    ref_update::{RefUpdate, RefUpdates},
     store::{Object, RefStore, Swept, files::FilesStore, memory::MemoryStore, remote::RemoteStore},
 };
 
@@ -453,27 +453,6 @@ impl LockManager {
         Ok(Duration::from_millis(end.saturating_sub(self.inner().commits.clock.boot_ms())))
     }
 
-    /// Changes other refs of the repository under a tenure, by its handle or its fingerprint: see
-    /// [`LockGuard::update_refs`]. Returns how long the tenure lasts from here on.
-    ///
-    /// # Errors
-    /// As [`LockGuard::update_refs`], and [`ErrorCode::NotOwner`] if the tenure is somebody else's.
-    pub fn update_refs(&self, handle: &LockHandle, updates: &[RefUpdate], message: Option<&str>) -> Result<Duration> {
-        let (inner, handle) = (self.inner(), self.known(handle)?);
-        let names = request::names_of(&handle.names);
-        let request = Request::Extend { tenure: handle.tenure(), ttl: None, rebind: None };
-        let outcomes = inner.update_refs(&names, &request, updates, message)?;
-        let mut end = u64::MAX;
-        for (name, outcome) in names.iter().zip(outcomes) {
-            match outcome {
-                Outcome::Extended(holder) => end = end.min(holder.end.as_ref().map_or(0, |end| end.at)),
-                Outcome::Refused(refusal) => return Err(refused(name, refusal)),
-                _ => return Err(tenure::lost_error(name, tenure::TAKEN_AWAY)),
-            }
-        }
-        Ok(Duration::from_millis(end.saturating_sub(inner.commits.clock.boot_ms())))
-    }
-
     /// Goes on with a tenure that another process, or a guard that was detached, began: extends it
     /// and, if it was bound to a process, binds it to this one, which renews it from here on.
     ///
@@ -575,20 +554,6 @@ impl Inner {
             requests.reverse();
         }
         self.commits.submit_together(requests, &self.actor(), patience)
-    }
-
-    /// Carries out an extension of what these names hold, and changes other refs with it.
-    fn update_refs(
-        &self,
-        names: &[LockName],
-        extension: &Request,
-        updates: &[RefUpdate],
-        message: Option<&str>,
-    ) -> Result<Vec<Outcome>> {
-        let message = message.map_or_else(|| format!("git lock: {}", names[names.len() - 1]), str::to_owned);
-        let others = RefUpdates::new(updates, message, &self.commits.names)?;
-        let requests = names.iter().map(|name| (name.clone(), extension.clone())).collect();
-        self.commits.submit_with(requests, Some(&others), &self.actor(), None)
     }
 
     /// Takes away what tenures that were ended by force have above their lock.

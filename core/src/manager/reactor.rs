@@ -469,6 +469,10 @@ fn renew(inner: &Arc<Inner>, tenure: &Arc<TenureState>, patient_until: u64) -> O
     if !tenure.renews || now >= tenure.renew_until {
         return Some(lost_at);
     }
+    if tenure.is_still() {
+        // A push renews it, or fails; the lease goes on meanwhile, and its end is looked at as ever.
+        return Some(lost_at.min(now + (tenure.ttl() / 12).clamp(10, 1_000)));
+    }
     let request = Request::Extend { tenure: tenure.request(), ttl: None, rebind: None };
     let patience = Some(patience(inner, patient_until));
     match tenure.submit(inner, &request, patience) {

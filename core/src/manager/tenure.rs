@@ -73,8 +73,19 @@ pub(super) struct TenureState {
     guards: AtomicU32,
     /// Whether it goes on when none has.
     pub(super) detached: AtomicBool,
+    /// How many pushes are under way that a renewal would have start over.
+    pushes: AtomicU32,
     /// Who wants to know of waiters, and what each was told last.
     wanted: Mutex<Vec<(Wanted, WantedFn)>>,
+}
+
+/// As long as this is there, a tenure isn't renewed in the background.
+pub(super) struct Still<'a>(&'a AtomicU32);
+
+impl Drop for Still<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, SeqCst);
+    }
 }
 
 #[derive(Default)]
@@ -127,8 +138,19 @@ impl TenureState {
             lost: Mutex::default(),
             guards: AtomicU32::new(1),
             detached: AtomicBool::new(false),
+            pushes: AtomicU32::new(0),
             wanted: Mutex::default(),
         }
+    }
+
+    /// Keeps the background thread from renewing it, which would change what a push compares with.
+    pub(super) fn hold_still(&self) -> Still<'_> {
+        self.pushes.fetch_add(1, SeqCst);
+        Still(&self.pushes)
+    }
+
+    pub(super) fn is_still(&self) -> bool {
+        self.pushes.load(SeqCst) > 0
     }
 
     /// Says which of the names were asked for.

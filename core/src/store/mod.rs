@@ -13,7 +13,8 @@ use std::{fmt, os::fd::BorrowedFd};
 use crate::{
     error::{Error, Result},
     error_code::ErrorCode,
-    name::RefName,
+    name::{Namespace, RefName},
+    push_spec::PushSpec,
     ref_update::RefUpdates,
 };
 
@@ -122,6 +123,16 @@ pub enum Object {
     Missing,
 }
 
+/// Refs of the caller's that are ready to be pushed: see [`RefStore::prepare_push`].
+pub trait PreparedPush {
+    /// Makes all edits and pushes all refs, as one change, or none.
+    ///
+    /// # Errors
+    /// As [`RefStore::transact`], and of the caller's refs [`ErrorCode::RefChanged`] and
+    /// [`ErrorCode::RefsRefused`].
+    fn transact(&self, edits: &[RefEdit]) -> Result<Transacted>;
+}
+
 /// Told which refs may have changed.
 pub trait Watch: Send {
     /// Readable as soon as something may have changed; `None`: only polling finds out.
@@ -221,6 +232,23 @@ pub trait RefStore: Send + Sync + fmt::Debug {
     fn transact_with(&self, edits: &[RefEdit], others: &RefUpdates) -> Result<Transacted> {
         let _ = (edits, others);
         let message = format!("other refs can't be changed under a lock in {}", self.location());
+        Err(Error::new(ErrorCode::Unsupported, message))
+    }
+
+    /// Makes ready to push these refs of the repository on this machine together with edits: all that
+    /// takes a while and needs no lock. None of them may be one that `names` keeps for locks.
+    ///
+    /// # Errors
+    /// [`ErrorCode::Unsupported`] if nothing can be pushed from here or to there,
+    /// [`ErrorCode::RefChanged`] if a ref would be changed that mustn't be, and
+    /// [`ErrorCode::InvalidArgument`] for what isn't there.
+    fn prepare_push(&self, specs: &[PushSpec], names: &Namespace) -> Result<Box<dyn PreparedPush>> {
+        let _ = (specs, names);
+        let message = format!(
+            "{} is on no Git server, and a fenced push is to one; change refs here with update_refs (`git lock update-ref`), or \
+             open a remote",
+            self.location()
+        );
         Err(Error::new(ErrorCode::Unsupported, message))
     }
 

@@ -3,6 +3,7 @@
 #![allow(clippy::expect_used, clippy::panic)] // a test without its server can't go on
 
 mod cut;
+mod link;
 mod web;
 
 use std::{
@@ -19,6 +20,7 @@ use rustix::process::{Pid, Signal, kill_process_group};
 use crate::git::{fast_folder, run_git};
 
 pub use cut::{Cut, Cutter};
+pub use link::Link;
 pub use web::{Gate, Web};
 
 /// A folder with bare repositories that servers show.

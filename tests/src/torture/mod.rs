@@ -9,6 +9,7 @@
 
 mod arm;
 pub mod fenced;
+pub mod fenced_push;
 mod figures;
 mod foreign;
 mod forest;
@@ -37,12 +38,13 @@ usage: torture [OPTIONS]                  all arms: exclusion, kills, legacy, la
        torture [OPTIONS] kill-random      one process killed at random moments
        torture [OPTIONS] fork             the same with living children
        torture [OPTIONS] fenced           holders stopped past their lease while they change a ref
+       torture [OPTIONS] fenced-push      holders stopped past their lease while they push to a server
   --git-lock PATH      the git-lock program; without it the command line takes no part
   --worker ROLE=PROGRAM[,ARGUMENT]  a worker in another language; may be repeated
   --acquisitions N     in all arms but the controls together (default 20000)
   --seconds S          the most that one arm takes (default: no limit; the control arm 60)
   --arm NAME           only this arm
-  --rounds N           of kill-random (default 10000), fork (default 500) and fenced (default 1000)
+  --rounds N           of kill-random (default 10000), fork (default 500), fenced (default 1000) and fenced-push (default 200)
   --seed N             the randomness (default: random, and printed)
   --disk               in the folder for temporary files too, beside tmpfs
   --ref-format F       in repositories whose refs are in this format (default files); the arms exclusion and fenced
@@ -101,7 +103,7 @@ fn parse(arguments: &[String]) -> Result<Settings, String> {
             "--ref-format" => crate::git::use_ref_format(value()?),
             "--disk" => settings.disk = true,
             "--slice" => settings.slice = true,
-            "kill-random" | "fork" | "fenced" => settings.mode = Some(word.clone()),
+            "kill-random" | "fork" | "fenced" | "fenced-push" => settings.mode = Some(word.clone()),
             other => return Err(format!("what is {other:?}?")),
         }
     }
@@ -117,6 +119,8 @@ fn work(arguments: &[String]) -> ExitCode {
         "victim" => kills::victim(&scene, seed, 1 + seed % 3),
         "forker" => kills::forker(&scene, seed),
         "fenced-holder" => fenced::holder(&scene, seed),
+        "fenced-push-holder" => fenced_push::holder(&scene, seed, true),
+        "unfenced-push-holder" => fenced_push::holder(&scene, seed, false),
         role => {
             // What runs under `git-lock run` is the guardian's to end.
             if !role.ends_with("inside") {
@@ -157,6 +161,10 @@ fn orchestrate(settings: &Settings) -> ExitCode {
             let figures = fenced::run(rounds.div_ceil(4), 4, random.next(), &folder, &workers::myself());
             fenced::print(place, &figures, started);
             faults += figures.faults.len();
+        }
+        if settings.mode.as_deref() == Some("fenced-push") || settings.slice && settings.mode.is_none() && !other_refs {
+            let rounds = settings.rounds.unwrap_or(if settings.slice { 20 } else { 200 });
+            faults += fenced_push::both(rounds, random.next(), place, &folder, &workers::myself());
         }
         for (mode, rounds, slice) in [("kill-random", 10_000, 300), ("fork", 500, 30)] {
             let asked = settings.mode.as_deref() == Some(mode);

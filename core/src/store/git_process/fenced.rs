@@ -122,7 +122,7 @@ impl Git {
     }
 
     /// The id of what Git takes this for, if there is such a thing.
-    fn resolve(&self, value: &str) -> Result<Option<String>> {
+    pub(crate) fn resolve(&self, value: &str) -> Result<Option<String>> {
         let ran = self.run(&["rev-parse", "--verify", "--quiet", "--end-of-options", value], b"")?;
         Ok(ran.succeeded().then(|| ran.stdout.trim().to_owned()).filter(|id| !id.is_empty()))
     }

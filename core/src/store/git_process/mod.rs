@@ -5,7 +5,9 @@ mod fenced;
 mod process;
 mod program;
 mod refs;
+mod send;
 
 pub(crate) use fenced::Fenced;
 pub(crate) use program::{Git, find};
 pub(crate) use refs::{GitRefs, Swap, Swapped};
+pub(crate) use send::{Descent, ToPush};

@@ -53,6 +53,13 @@ pub(crate) struct Git {
     work_tree: Option<PathBuf>,
 }
 
+/// What became of a command, with its output as it is.
+pub(super) struct RanRaw {
+    pub(super) code: Option<i32>,
+    pub(super) stdout: Vec<u8>,
+    pub(super) words: String,
+}
+
 /// What became of a command.
 #[derive(Debug)]
 pub(crate) struct Ran {
@@ -142,6 +149,11 @@ pub(crate) fn send(to: &OwnedFd, bytes: &[u8]) -> rustix::io::Result<usize> {
 }
 
 fn converse(command: &mut Command, input_bytes: &[u8]) -> io::Result<Ran> {
+    let RanRaw { code, stdout, words } = converse_raw(command, input_bytes)?;
+    Ok(Ran { code, stdout: String::from_utf8_lossy(&stdout).into_owned(), words })
+}
+
+pub(super) fn converse_raw(command: &mut Command, input_bytes: &[u8]) -> io::Result<RanRaw> {
     let (to, from) = input()?;
     command.stdin(Stdio::from(from)).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn()?;
@@ -195,7 +207,7 @@ fn converse(command: &mut Command, input_bytes: &[u8]) -> io::Result<Ran> {
     if let Some(signal) = status.signal() {
         words = format!("{words} (ended by signal {signal})").trim().to_owned();
     }
-    Ok(Ran { code, stdout: String::from_utf8_lossy(&out).into_owned(), words })
+    Ok(RanRaw { code, stdout: out, words })
 }
 
 /// Reads what there is at the moment. Returns whether more may come.

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use crate::{
     error::{Error, Result},
     error_code::ErrorCode,
-    store::files::Settings,
+    store::{files::Settings, git_process::Git},
 };
 
 use super::place::{Place, WebAddress, redacted};
@@ -23,6 +23,8 @@ pub(crate) struct Config {
     pub(crate) base: PathBuf,
     /// What it says of locks.
     pub(crate) locks: Settings,
+    /// The repository, if there is one, as `git` works on it.
+    pub(crate) git: Option<Git>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,6 +52,8 @@ impl Config {
                 config.take(snapshot.plumbing());
                 config.base = repo.workdir().unwrap_or(repo.common_dir()).to_owned();
                 config.common_dir = repo.common_dir().canonicalize().ok();
+                let work_tree = repo.workdir().and_then(|folder| folder.canonicalize().ok());
+                config.git = repo.git_dir().canonicalize().ok().map(|folder| Git::new(&folder, work_tree.as_deref()));
             }
             Err(error) if error.code() == ErrorCode::NotARepository => {
                 let globals = gix::config::File::from_globals().map_err(|error| unreadable(&error))?;
@@ -100,14 +104,17 @@ impl Config {
         self.all(section, subsection, key).last().map(str::to_owned)
     }
 
+    /// Whether a remote is configured by this name.
+    pub(crate) fn has_remote(&self, name: &str) -> bool {
+        ["url", "pushurl"].into_iter().any(|key| self.last("remote", Some(name), key).is_some())
+    }
+
     /// The place of a remote: of a configured name, or of a URL or path.
     ///
     /// # Errors
     /// [`ErrorCode::InvalidArgument`] for what is neither, or isn't allowed.
     pub(crate) fn place(&self, remote: &str) -> Result<Place> {
-        let named = self.last("remote", Some(remote), "url").is_some()
-            || self.last("remote", Some(remote), "pushurl").is_some();
-        let url = if named {
+        let url = if self.has_remote(remote) {
             // What is pushed to is read from as well: another URL may be of a mirror that lags behind.
             match self.all("remote", Some(remote), "pushurl").next() {
                 Some(url) => self.instead(url, "insteadof").unwrap_or_else(|| url.to_owned()),

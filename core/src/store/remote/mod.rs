@@ -7,6 +7,7 @@
 mod cache;
 pub(crate) mod config;
 mod credentials;
+mod fenced;
 mod fetch;
 #[cfg(feature = "http")]
 mod http;
@@ -35,9 +36,14 @@ use crate::{
     clock::{self, Clock, SystemClock},
     error::{Error, Result},
     error_code::{ErrorCode, Retry},
-    name::RefName,
+    lock::fault::Faults,
+    name::{Namespace, RefName},
     options::Options,
-    store::{NewValue, Object, Oid, RefEdit, RefStore, Swept, Transacted, Watch, files::Settings, poll},
+    push_spec::PushSpec,
+    store::{
+        NewValue, Object, Oid, PreparedPush, RefEdit, RefStore, Swept, Transacted, Watch, files::Settings,
+        git_process::Git, poll,
+    },
 };
 
 use cache::Cache;
@@ -59,6 +65,9 @@ pub struct RemoteOptions {
     pub poll_interval: Duration,
     /// Time. Default: the machine's.
     pub clock: Arc<dyn Clock>,
+    /// Rules left out by a test.
+    #[doc(hidden)]
+    pub faults: Faults,
 }
 
 impl Default for RemoteOptions {
@@ -67,6 +76,7 @@ impl Default for RemoteOptions {
             timeout: Duration::from_secs(10),
             poll_interval: Duration::from_secs(2),
             clock: Arc::new(SystemClock),
+            faults: Faults::NONE,
         }
     }
 }
@@ -77,6 +87,10 @@ pub struct RemoteStore(Arc<Remote>);
 
 struct Remote {
     place: Place,
+    /// Its name in the configuration, if it has one; else its place.
+    name: String,
+    /// The repository on this machine that is pushed from, if there is one.
+    git: Option<Git>,
     transport: Box<dyn Transport>,
     options: RemoteOptions,
     known: Mutex<Known>,
@@ -124,9 +138,12 @@ pub(crate) fn open(path: &Path, remote: &str, options: &Options) -> Result<Found
                 timeout: options.remote_timeout,
                 poll_interval: 2 * options.poll_interval,
                 clock: options.clock.clone(),
+                faults: options.faults,
             };
             let store = RemoteStore::at(place, &config, remote, &store)?;
-            let path = config.common_dir.clone().unwrap_or(config.base);
+            // A linked worktree has a HEAD of its own.
+            let linked = config.git.as_ref().map(Git::git_dir) != config.common_dir.as_deref();
+            let path = config.common_dir.clone().filter(|_| !linked).unwrap_or(config.base);
             Ok(Found::There { store, settings: config.locks, path: path.canonicalize().unwrap_or(path) })
         }
     }
@@ -182,10 +199,13 @@ impl RemoteStore {
         };
         let notes = config.common_dir.as_ref().map(|folder| folder.join("gitlock"));
         let sightings = Sightings::new(notes.as_deref(), &place.to_string());
+        let name = if config.has_remote(remote) { remote.to_owned() } else { place.to_string() };
         // Not what it was named by: that may hold a password.
         tracing::debug!(%place, "remote store");
         Ok(RemoteStore(Arc::new(Remote {
             place,
+            name,
+            git: config.git.clone(),
             transport,
             options: options.clone(),
             known: Mutex::default(),
@@ -208,7 +228,11 @@ impl RemoteStore {
 impl Remote {
     /// Begins a session and reads what the server says first, unless that is known and needn't be asked.
     fn begin(&self, service: Service, known: Option<Capabilities>) -> Result<Reading> {
-        let mut session = self.transport.connect(service, self.options.timeout)?;
+        self.begin_within(service, known, self.options.timeout)
+    }
+
+    fn begin_within(&self, service: Service, known: Option<Capabilities>, time: Duration) -> Result<Reading> {
+        let mut session = self.transport.connect(service, time)?;
         if let Some(known) = known.filter(|_| self.transport.is_stateless()) {
             return Ok(Reading { session, capabilities: known, refs: Vec::new() });
         }
@@ -244,13 +268,25 @@ impl Remote {
 
     /// What these refs point at, and, on the way, the objects there that aren't known.
     fn read_names(&self, names: &[&RefName]) -> Result<Vec<Option<Oid>>> {
-        let mut prefixes: Vec<String> = names.iter().map(|name| name.as_str().to_owned()).collect();
-        prefixes.dedup();
-        let mut reading = self.read_refs(&prefixes)?;
-        let found = |name: &&RefName| reading.refs.iter().find(|(other, _)| other == name.as_str()).map(|(_, id)| *id);
-        let found: Vec<Option<Oid>> = names.iter().map(found).collect();
+        let (mut reading, found) = self.find_names(names)?;
         self.fetch_along(&mut reading, found.iter().flatten().copied());
         Ok(found)
+    }
+
+    /// What these refs point at, without any objects.
+    fn where_are(&self, names: &[&RefName]) -> Result<Vec<Option<Oid>>> {
+        let (mut reading, found) = self.find_names(names)?;
+        reading.session.close();
+        Ok(found)
+    }
+
+    fn find_names(&self, names: &[&RefName]) -> Result<(Reading, Vec<Option<Oid>>)> {
+        let mut prefixes: Vec<String> = names.iter().map(|name| name.as_str().to_owned()).collect();
+        prefixes.dedup();
+        let reading = self.read_refs(&prefixes)?;
+        let found = |name: &&RefName| reading.refs.iter().find(|(other, _)| other == name.as_str()).map(|(_, id)| *id);
+        let found = names.iter().map(found).collect();
+        Ok((reading, found))
     }
 
     /// Fetches what isn't known of these, without a word if that fails: who needs one asks for it.
@@ -395,6 +431,10 @@ impl RefStore for RemoteStore {
     #[tracing::instrument(level = "debug", skip_all, fields(edits = edits.len()), err(level = "debug"))]
     fn transact_within(&self, edits: &[RefEdit], patience: Duration) -> Result<Transacted> {
         self.0.swap(edits, Some(patience))
+    }
+
+    fn prepare_push(&self, specs: &[PushSpec], names: &Namespace) -> Result<Box<dyn PreparedPush>> {
+        Ok(Box::new(fenced::prepare(&self.0, specs, names)?))
     }
 
     /// The server keeps its objects: nothing can be written to it that no ref points at.

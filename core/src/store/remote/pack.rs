@@ -37,11 +37,24 @@ fn damaged(what: &str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, format!("the server sent a damaged pack: {what}"))
 }
 
-/// The pack of these objects.
-pub(super) fn write(objects: &[&Encoded], hash: hash::Kind) -> io::Result<Vec<u8>> {
-    let mut pack = b"PACK\0\0\0\x02".to_vec();
-    let count = u32::try_from(objects.len()).map_err(|_| damaged("too many objects"))?;
+/// The pack of these objects, and of those in another pack that Git made (none if that is empty).
+pub(super) fn write(objects: &[&Encoded], other: &[u8], hash: hash::Kind) -> io::Result<Vec<u8>> {
+    let mut count = u32::try_from(objects.len()).ok();
+    let mut more: &[u8] = &[];
+    if !other.is_empty() {
+        let end = other.len().checked_sub(hash.len_in_bytes()).filter(|end| *end >= 12);
+        let end = end.filter(|_| other.starts_with(b"PACK\0\0\0\x02"));
+        let unreadable = || io::Error::new(io::ErrorKind::InvalidData, "`git pack-objects` wrote no pack");
+        more = &other[12..end.ok_or_else(unreadable)?];
+        let theirs = u32::from_be_bytes([other[8], other[9], other[10], other[11]]);
+        count = count.and_then(|count| count.checked_add(theirs));
+    }
+    let mut pack = Vec::with_capacity(more.len() + 4_096);
+    pack.extend_from_slice(b"PACK\0\0\0\x02");
+    let count = count.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "it has too many objects"))?;
     pack.extend_from_slice(&count.to_be_bytes());
+    // As it stands: where a delta says how far back its base is, both move alike.
+    pack.extend_from_slice(more);
     for object in objects {
         let kind = match object.kind {
             Kind::Commit => 1,
@@ -284,7 +297,7 @@ mod tests {
             .into_iter()
             .flat_map(|size| encode(&NewValue::Blob((0..=255).cycle().take(size).collect()), HASH))
             .collect();
-        let pack = write(&objects.iter().collect::<Vec<_>>(), HASH).unwrap();
+        let pack = write(&objects.iter().collect::<Vec<_>>(), &[], HASH).unwrap();
         git(dir.path(), &["unpack-objects", "-q", "--strict"], &pack);
         for object in &objects {
             assert_eq!(git(dir.path(), &["cat-file", "blob", &object.id.to_string()], b""), object.bytes);
@@ -308,6 +321,10 @@ mod tests {
             let arguments = [&["pack-objects", "-q", "--stdout", "--window=20"], options].concat();
             let pack = git(dir.path(), &arguments, ids.as_bytes());
             assert!(pack.len() < 30_000, "it has deltas");
+            let own = encode(&NewValue::Blob(b"a record".to_vec()), HASH).remove(0);
+            let both = write(&[&own], &pack, HASH).unwrap();
+            assert_eq!(self::read(&mut &*both, HASH).unwrap().len(), 21, "a pack with one more");
+            git(dir.path(), &["index-pack", "--stdin", "--strict"], &both);
             let mut read: Vec<String> =
                 read(&mut &*pack, HASH).unwrap().iter().map(|found| found.id.to_string()).collect();
             let mut wanted: Vec<&str> = ids.lines().collect();
@@ -320,7 +337,7 @@ mod tests {
     #[test]
     fn a_damaged_pack_is_refused_wherever_it_is_damaged() {
         let object = encode(&NewValue::Blob(b"a record".to_vec()), HASH).remove(0);
-        let pack = write(&[&object], HASH).unwrap();
+        let pack = write(&[&object], &[], HASH).unwrap();
         for at in 0..pack.len() {
             let mut damaged = pack.clone();
             damaged[at] ^= 0x41;

@@ -46,6 +46,11 @@ impl Report {
         self.unpack.is_none() && commands.iter().all(ok)
     }
 
+    /// Why this ref wasn't changed, if it says so.
+    pub(super) fn reason(&self, name: &str) -> Option<&str> {
+        self.refs.get(name)?.as_deref()
+    }
+
     /// The server's first reason for a refusal.
     pub(super) fn why(&self, commands: &[Command<'_>]) -> String {
         let reasons = commands.iter().filter_map(|command| self.refs.get(command.edit.name.as_str())?.as_deref());
@@ -57,10 +62,21 @@ impl Report {
     }
 }
 
+/// What a push brings.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Bring<'a> {
+    /// Objects of gitlock's own.
+    pub(super) objects: &'a [&'a Encoded],
+    /// A pack that Git made; empty: none.
+    pub(super) pack: &'a [u8],
+    /// Where the history in it is cut off.
+    pub(super) shallow: &'a [Oid],
+}
+
 /// What a push says: the commands, and the pack of the objects that they bring.
 pub(super) fn request(
     commands: &[Command<'_>],
-    objects: &[&Encoded],
+    bring: Bring<'_>,
     capabilities: &Capabilities,
     hash: hash::Kind,
 ) -> Result<Vec<u8>> {
@@ -94,6 +110,9 @@ pub(super) fn request(
     let none = "0".repeat(2 * hash.len_in_bytes());
     let id = |id: Option<Oid>| id.map_or_else(|| none.clone(), |id| id.to_string());
     let mut request = Vec::new();
+    for id in bring.shallow {
+        pkt::write(&mut request, format!("shallow {id}").as_bytes());
+    }
     for (at, command) in commands.iter().enumerate() {
         let line = format!("{} {} {}", id(command.edit.expected), id(command.new), command.edit.name);
         let line = if at == 0 { format!("{line}\0 {}", words.join(" ")) } else { line };
@@ -101,7 +120,7 @@ pub(super) fn request(
     }
     request.extend_from_slice(pkt::FLUSH);
     if commands.iter().any(|command| command.new.is_some()) {
-        let pack = pack::write(objects, hash);
+        let pack = pack::write(bring.objects, bring.pack, hash);
         request.extend(
             pack.map_err(|error| Error::new(ErrorCode::Io, format!("a push could not be put together: {error}")))?,
         );
@@ -258,7 +277,7 @@ mod tests {
         let command = Command { edit: &edit, new: None };
         let none = Capabilities::default();
         assert_eq!(
-            request(std::slice::from_ref(&command), &[], &none, hash::Kind::Sha1).unwrap_err().code(),
+            request(std::slice::from_ref(&command), Bring::default(), &none, hash::Kind::Sha1).unwrap_err().code(),
             ErrorCode::Unsupported
         );
     }

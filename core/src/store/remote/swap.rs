@@ -11,7 +11,7 @@ use crate::{
 
 use super::{
     Backoff, Reading, Remote, lock,
-    push::{self, Command},
+    push::{self, Bring, Command},
     transport::Service,
 };
 
@@ -61,6 +61,15 @@ enum Effect {
 
 impl Remote {
     pub(super) fn swap(&self, edits: &[RefEdit], patience: Option<Duration>) -> Result<Transacted> {
+        self.after_checks(edits, |changes| self.change(changes, patience))
+    }
+
+    /// Sees to what is only to be absent, and to whether the server compares; then makes the changes in this way.
+    pub(super) fn after_checks(
+        &self,
+        edits: &[RefEdit],
+        change: impl FnOnce(&[&RefEdit]) -> Result<Transacted>,
+    ) -> Result<Transacted> {
         let is_check = |edit: &RefEdit| edit.expected.is_none() && edit.new.is_none();
         let checks: Vec<&RefName> = edits.iter().filter(|edit| is_check(edit)).map(|edit| &edit.name).collect();
         if !checks.is_empty() && self.read_names(&checks)?.iter().any(Option::is_some) {
@@ -71,7 +80,7 @@ impl Remote {
             return Ok(Transacted::Committed(vec![None; edits.len()]));
         }
         self.prove(&changes[0].name)?;
-        Ok(match self.change(&changes, patience)? {
+        Ok(match change(&changes)? {
             Transacted::Committed(values) => {
                 let mut values = values.into_iter();
                 let value = |edit: &RefEdit| if is_check(edit) { None } else { values.next().flatten() };
@@ -225,7 +234,8 @@ impl Remote {
         let mut bring: Vec<&object::Encoded> = objects.iter().flatten().chain(&attempt.lost).collect();
         bring.sort_by_key(|object| object.id);
         bring.dedup_by_key(|object| object.id);
-        let request = push::request(&commands, &bring, &capabilities, hash)?;
+        let objects = Bring { objects: &bring, ..Bring::default() };
+        let request = push::request(&commands, objects, &capabilities, hash)?;
         attempt.sent = true;
         // Of a refusal to listen at all nothing can come.
         let report = push::report(&mut *session, &request, &capabilities)
