@@ -323,3 +323,60 @@ fn names_and_paths_as_git_has_them() {
     let manager = LockManager::open_remote(nowhere.path(), &daemon.url("locks.git")).unwrap();
     manager.lock("build").acquire().unwrap().release().unwrap();
 }
+
+#[test]
+fn a_free_lock_is_one_question_at_a_server_that_is_known() {
+    let (served, repo, other) = (Served::new(), Repo::new(), Repo::new());
+    let web = Web::start(served.folder());
+    let open = |repo: &Repo| LockManager::open_remote(repo.path(), &web.url("locks.git")).unwrap();
+    let manager = open(&repo);
+    let pair = |manager: &LockManager| {
+        let guard = manager.lock("build").acquire().unwrap();
+        let token = guard.token();
+        guard.release().unwrap();
+        token
+    };
+    for _ in 0..3 {
+        pair(&manager);
+    }
+    let post = "POST /locks.git/git-receive-pack";
+    web.requests();
+    let token = pair(&manager);
+    assert_eq!(web.requests(), [post; 2], "the journal is compared in the push that grants");
+    // Somebody else's tenure in between moves the journal: the grant is decided again.
+    let theirs = pair(&open(&other));
+    let next = pair(&manager);
+    assert!(token < theirs && theirs < next, "{token} {theirs} {next}");
+    // A manager that comes later knows from a note.
+    let later = open(&repo);
+    pair(&later);
+    web.requests();
+    pair(&later);
+    assert_eq!(web.requests(), [post; 2]);
+    let refs = run_git(&served.repository(), &["for-each-ref", "--format=%(refname)"]);
+    assert_eq!(refs, "refs/gitvan/journal/build", "no probe is left");
+    assert_sound(&served.repository());
+}
+
+#[test]
+fn a_server_that_takes_nothing_unmoved_is_no_worse() {
+    use std::os::unix::fs::PermissionsExt;
+    let (served, repo) = (Served::new(), Repo::new());
+    let hook = served.repository().join("hooks/update");
+    std::fs::create_dir_all(hook.parent().unwrap()).unwrap();
+    std::fs::write(&hook, "#!/bin/sh\ntest $2 != $3\n").unwrap();
+    std::fs::set_permissions(&hook, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let web = Web::start(served.folder());
+    let manager = LockManager::open_remote(repo.path(), &web.url("locks.git")).unwrap();
+    let mut token = 0;
+    for round in 0..8 {
+        web.requests();
+        let guard = manager.lock("build").acquire().unwrap();
+        assert!(guard.token() > token);
+        token = guard.token();
+        guard.release().unwrap();
+        let pushes =
+            web.requests().iter().filter(|line| line.starts_with("POST") && line.ends_with("receive-pack")).count();
+        assert!(round < 6 || pushes == 2, "it isn't tried for ever: {pushes} in round {round}");
+    }
+}

@@ -20,7 +20,7 @@ use crate::{
         decide::{Context, decide, decide_together, view},
         fault::Fault,
     },
-    name::{LockName, Namespace},
+    name::{LockName, Namespace, RefName},
     ref_update::RefUpdates,
     store::{NewValue, Object, Oid, Parent, PreparedPush, RefEdit, RefStore, Transacted},
 };
@@ -372,19 +372,22 @@ impl CommitLoop {
             }
             fresh = true;
             let plan = self.plan(&snapshots, &decision, by)?;
-            let transacted = match (others.filter(|_| !refused), patience) {
-                (Some(Others::Updates(updates)), _) => self.store.transact_with(&plan.edits, updates),
-                (Some(Others::Push(push)), _) => push.transact(&plan.edits),
-                (None, Some(patience)) => self.store.transact_within(&plan.edits, patience),
-                (None, None) => self.store.transact(&plan.edits),
+            let (transacted, journals_kept) = match others.filter(|_| !refused) {
+                Some(Others::Updates(updates)) => (self.store.transact_with(&plan.edits, updates)?, false),
+                Some(Others::Push(push)) => (push.transact(&plan.edits)?, false),
+                None => {
+                    let unmoved = self.journals_of(names, &snapshots, &plan);
+                    let (done, looked) = self.store.transact_beside(&plan.edits, &unmoved, patience)?;
+                    (done, looked && !unmoved.is_empty())
+                }
             };
-            match transacted? {
+            match transacted {
                 Transacted::Committed(values) => {
                     let created = plan.created.clone();
                     *known = plan.settled(snapshots, &values, &decision);
                     self.store.superseded(&plan.superseded);
                     report(names, &decision.events, by);
-                    for lock in created {
+                    for lock in created.into_iter().filter(|_| !journals_kept) {
                         let moved = self.store.read(&self.names.journal_ref(&names[lock]))? != known[lock].journal.id;
                         if moved && !self.policy.faults.has(Fault::TokenIgnoresJournal) {
                             known[lock] = self.mend(names, lock, &calls, &mut decision.outcomes, by)?;
@@ -438,6 +441,16 @@ impl CommitLoop {
         let now = self.clock.now();
         let states: Vec<LockState> = snapshots.iter().map(|snapshot| snapshot.state.clone()).collect();
         decide_together(&states, calls, Context { now: &now, facts: &facts, policy: &self.policy })
+    }
+
+    /// The journals that tell what tokens there were, where records don't: all of them, or none if that isn't all.
+    fn journals_of(&self, names: &[LockName], snapshots: &[Snapshot], plan: &Plan<'_>) -> Vec<(RefName, Oid)> {
+        let journal = |lock: &usize| {
+            let name = self.names.journal_ref(&names[*lock]);
+            let edited = plan.edits.iter().any(|edit| edit.name == name);
+            snapshots[*lock].journal.id.filter(|_| !edited).map(|id| (name, id))
+        };
+        plan.created.iter().map(journal).collect::<Option<_>>().unwrap_or_default()
     }
 
     /// Gives what was just granted on a lock that was free a token above what was journalled meanwhile.

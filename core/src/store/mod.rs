@@ -222,6 +222,25 @@ pub trait RefStore: Send + Sync + fmt::Debug {
         self.transact(edits)
     }
 
+    /// As [`transact_within`](RefStore::transact_within), and only while these other refs are as given, if the store can
+    /// look at them in the same transaction. Returns whether it has: if not, it didn't look at them at all.
+    ///
+    /// # Errors
+    /// As [`transact`](RefStore::transact).
+    fn transact_beside(
+        &self,
+        edits: &[RefEdit],
+        unmoved: &[(RefName, Oid)],
+        patience: Option<std::time::Duration>,
+    ) -> Result<(Transacted, bool)> {
+        let _ = unmoved;
+        let done = match patience {
+            Some(patience) => self.transact_within(edits, patience),
+            None => self.transact(edits),
+        };
+        Ok((done?, false))
+    }
+
     /// Makes all edits, and then, in one transaction and only as long as their refs are as they leave
     /// them, these changes of other refs. With a conflict, an unknown end or an error none of the
     /// others was changed, but for an error that says which were; the edits may have been made.

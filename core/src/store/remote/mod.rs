@@ -109,6 +109,12 @@ struct Known {
     uploads: Option<Capabilities>,
     /// Whether it was seen to refuse a swap with a wrong expected value.
     proven: bool,
+    /// Whether it was seen to compare what is to stay as it is, too; `None`: nobody has tried.
+    verifies: Option<bool>,
+    /// Whether that was asked for once.
+    wants_to_verify: bool,
+    /// How often in a row it refused something with such a ref beside it, and nothing had moved.
+    unverified: u32,
 }
 
 /// What a remote turned out to be.
@@ -431,6 +437,16 @@ impl RefStore for RemoteStore {
     #[tracing::instrument(level = "debug", skip_all, fields(edits = edits.len()), err(level = "debug"))]
     fn transact_within(&self, edits: &[RefEdit], patience: Duration) -> Result<Transacted> {
         self.0.swap(edits, Some(patience))
+    }
+
+    #[tracing::instrument(level = "debug", skip_all, fields(edits = edits.len()), err(level = "debug"))]
+    fn transact_beside(
+        &self,
+        edits: &[RefEdit],
+        unmoved: &[(RefName, Oid)],
+        patience: Option<Duration>,
+    ) -> Result<(Transacted, bool)> {
+        self.0.swap_beside(edits, unmoved, patience)
     }
 
     fn prepare_push(&self, specs: &[PushSpec], names: &Namespace) -> Result<Box<dyn PreparedPush>> {

@@ -10,7 +10,7 @@ use crate::{
     error::{Error, Result},
     error_code::ErrorCode,
     name::RefName,
-    store::{NewValue, Oid, RefEdit},
+    store::{NewValue, Oid, RefEdit, object},
 };
 
 use super::{
@@ -43,13 +43,16 @@ pub struct ServerReport {
 /// Where it is noted which servers were tried out.
 const NOTES: &str = "proven";
 
+/// What is noted after the place of one that compares what is to stay as it is.
+const VERIFIES: &str = " verifies";
+
 impl Remote {
     /// Makes sure that the server refuses a swap with a wrong expected value: once for each server.
     pub(super) fn prove(&self, beside: &RefName) -> Result<()> {
         if lock(&self.known).proven {
             return Ok(());
         }
-        if self.is_noted() {
+        if self.is_noted("") {
             lock(&self.known).proven = true;
             return Ok(());
         }
@@ -64,7 +67,7 @@ impl Remote {
             ));
         }
         lock(&self.known).proven = true;
-        if let Err(error) = self.note() {
+        if let Err(error) = self.note("") {
             tracing::debug!(%error, "that the server was tried out could not be noted");
         }
         Ok(())
@@ -73,9 +76,7 @@ impl Remote {
     /// Tries a swap that has to be refused, on a ref that isn't there.
     fn compares(&self, beside: &RefName) -> Result<bool> {
         let fresh = uuid::Uuid::new_v4();
-        let folder = beside.as_str().rsplit_once('/').map_or("refs/gitvan", |(folder, _)| folder);
-        let name = RefName::foreign(format!("{folder}/probe-{}", fresh.simple()));
-        let value = NewValue::Blob(format!("gitlock probes whether this server compares: {fresh}\n").into_bytes());
+        let (name, value) = nothing_there(beside, fresh);
         // Of no object that anybody has. Of the server's hash, which its greeting tells.
         let length = self.hash_length()?;
         let nowhere: Vec<u8> = fresh.as_bytes().iter().copied().cycle().take(length).collect();
@@ -97,6 +98,55 @@ impl Remote {
         }
     }
 
+    /// Whether the server compares refs that are to stay as they are, in the same push as others: tried out once for each
+    /// server. A process that takes one lock pays nothing for it.
+    pub(super) fn verifies(&self, beside: &RefName) -> bool {
+        {
+            let mut known = lock(&self.known);
+            if let Some(verifies) = known.verifies {
+                return verifies;
+            }
+            if self.is_noted(VERIFIES) {
+                known.verifies = Some(true);
+                return true;
+            }
+            if !std::mem::replace(&mut known.wants_to_verify, true) || !known.proven {
+                return false;
+            }
+        }
+        match self.persist(|| self.compares_unmoved(beside)) {
+            Ok(verifies) => {
+                lock(&self.known).verifies = Some(verifies);
+                if verifies && let Err(error) = self.note(VERIFIES) {
+                    tracing::debug!(%error, "that the server was tried out could not be noted");
+                }
+                verifies
+            }
+            Err(error) => {
+                tracing::debug!(place = %self.place, %error, "whether unmoved refs are compared could not be tried");
+                false
+            }
+        }
+    }
+
+    /// Tries what has to be refused: a ref that isn't there is to stay at an object that is sent.
+    fn compares_unmoved(&self, beside: &RefName) -> Result<bool> {
+        let receives = lock(&self.known).receives.clone();
+        let Some(receives) = receives.filter(|known| known.has("atomic")) else { return Ok(false) };
+        let (name, value) = nothing_there(beside, uuid::Uuid::new_v4());
+        let id = object::encode(&value, receives.hash()?).last().map(|object| object.id);
+        let edit = RefEdit { name: name.clone(), expected: id, new: Some(value) };
+        let pushed = self.push(&[&edit], &mut Attempt::default(), false)?;
+        let there = self.where_are(&[&name])?[0];
+        if there.is_some() {
+            let litter = RefEdit { name, expected: there, new: None };
+            if let Err(error) = self.push(&[&litter], &mut Attempt::default(), false) {
+                tracing::debug!(%error, "the probe's ref stays");
+            }
+        }
+        Ok(matches!(pushed, Pushed::Refused { .. }) && there.is_none())
+    }
+
     fn hash_length(&self) -> Result<usize> {
         let known = lock(&self.known).receives.clone();
         let known = match known {
@@ -110,20 +160,27 @@ impl Remote {
         Ok(known.hash()?.len_in_bytes())
     }
 
-    fn is_noted(&self) -> bool {
+    fn is_noted(&self, what: &str) -> bool {
         let Some(notes) = &self.notes else { return false };
         let mut text = String::new();
         let read = fs::File::open(notes.join(NOTES)).and_then(|file| file.take(1 << 20).read_to_string(&mut text));
-        read.is_ok() && text.lines().any(|line| line == self.place.to_string())
+        read.is_ok() && text.lines().any(|line| line == format!("{}{what}", self.place))
     }
 
-    fn note(&self) -> std::io::Result<()> {
+    fn note(&self, what: &str) -> std::io::Result<()> {
         let Some(notes) = &self.notes else { return Ok(()) };
         fs::create_dir_all(notes)?;
         let mut file = fs::File::options().create(true).append(true).open(notes.join(NOTES))?;
         // One write, so that two processes don't mix theirs.
-        file.write_all(format!("{}\n", self.place).as_bytes())
+        file.write_all(format!("{}{what}\n", self.place).as_bytes())
     }
+}
+
+/// A ref beside another that isn't there, and a value for it.
+fn nothing_there(beside: &RefName, fresh: uuid::Uuid) -> (RefName, NewValue) {
+    let folder = beside.as_str().rsplit_once('/').map_or("refs/gitvan", |(folder, _)| folder);
+    let name = RefName::foreign(format!("{folder}/probe-{}", fresh.simple()));
+    (name, NewValue::Blob(format!("gitlock probes whether this server compares: {fresh}\n").into_bytes()))
 }
 
 pub(super) fn examine(remote: &Remote, prefix: &str) -> Result<ServerReport> {

@@ -196,6 +196,8 @@ fn readable(stderr: &ChildStderr) -> bool {
 enum Ends {
     Socket(TcpStream),
     Ssh(Box<SshChild>),
+    /// None, any more.
+    Gone,
 }
 
 /// A stream with a deadline for all that is read and written.
@@ -217,6 +219,7 @@ impl Stream {
             };
             let gone = || io::Error::from(io::ErrorKind::BrokenPipe);
             let (main, stderr): (BorrowedFd<'_>, Option<BorrowedFd<'_>>) = match &self.ends {
+                Ends::Gone => return Err(gone()),
                 Ends::Socket(socket) => (socket.as_fd(), None),
                 Ends::Ssh(ssh) => {
                     let child = &ssh.child;
@@ -254,6 +257,7 @@ impl Read for Stream {
         loop {
             self.wait(PollFlags::IN)?;
             let read = match &mut self.ends {
+                Ends::Gone => return Ok(0),
                 Ends::Socket(socket) => socket.read(buffer),
                 Ends::Ssh(ssh) => ssh.child.stdout.as_mut().map_or(Ok(0), |out| out.read(buffer)),
             };
@@ -270,6 +274,7 @@ impl Write for Stream {
         loop {
             self.wait(PollFlags::OUT)?;
             let written = match &mut self.ends {
+                Ends::Gone => return Ok(0),
                 Ends::Socket(socket) => socket.write(bytes),
                 // As much as a pipe takes without blocking once it takes anything.
                 Ends::Ssh(ssh) => {
@@ -328,17 +333,27 @@ impl Session for Stream {
 
 impl Drop for Stream {
     fn drop(&mut self) {
-        let Ends::Ssh(ssh) = &mut self.ends else { return };
+        let Ends::Ssh(mut ssh) = std::mem::replace(&mut self.ends, Ends::Gone) else { return };
         ssh.child.stdin = None;
-        // With a master connection it ends at once. What the server runs isn't ended by this.
-        let until = self.clock.boot_ms() + clock::millis(ENDS_WITHIN);
-        while self.clock.boot_ms() < until {
-            match ssh.child.try_wait() {
-                Ok(None) => self.clock.pause(Duration::from_millis(1)),
-                _ => return,
-            }
+        if matches!(ssh.child.try_wait(), Ok(Some(_))) {
+            return;
         }
-        let _ = ssh.child.kill();
-        let _ = ssh.child.wait();
+        // It ends when the server's end has tidied up, and nobody has to wait for that. What the server runs isn't ended
+        // by this.
+        let clock = self.clock.clone();
+        let see_it_end = move || {
+            let until = clock.boot_ms() + clock::millis(ENDS_WITHIN);
+            while clock.boot_ms() < until {
+                match ssh.child.try_wait() {
+                    Ok(None) => clock.pause(Duration::from_millis(2)),
+                    _ => return,
+                }
+            }
+            let _ = ssh.child.kill();
+            let _ = ssh.child.wait();
+        };
+        if let Err(error) = std::thread::Builder::new().name("gitlock-ssh".to_owned()).spawn(see_it_end) {
+            tracing::debug!(%error, "an ssh that ends is left to itself");
+        }
     }
 }

@@ -18,6 +18,9 @@ use super::{
 /// For how long no server takes away what it was sent, in milliseconds: far less than any prune leaves.
 const SURELY_KEPT: u64 = 600_000;
 
+/// How often in a row a server may refuse what has unmoved refs beside it before none is sent along any more.
+const REFUSED_BESIDE_AT_MOST: u32 = 3;
+
 /// What C Git says where a ref's object is missing, whoever's it is.
 const LOST: &str = "missing necessary objects";
 
@@ -41,6 +44,10 @@ pub(super) enum Pushed {
 pub(super) struct Attempt {
     /// What the refs are to point at, once that is known: it depends on the server's hash.
     values: Option<Vec<Option<Oid>>>,
+    /// Other refs that have to be as they are, and stay so.
+    beside: Vec<RefEdit>,
+    /// Whether they were compared in the push that made the change.
+    looked: bool,
     /// Objects that the server has lost from under other refs, and that go along.
     lost: Vec<object::Encoded>,
     /// Whether anything was sent.
@@ -62,6 +69,25 @@ enum Effect {
 impl Remote {
     pub(super) fn swap(&self, edits: &[RefEdit], patience: Option<Duration>) -> Result<Transacted> {
         self.after_checks(edits, |changes| self.change(changes, patience))
+    }
+
+    /// The same, only while other refs are as given, if the server compares them in the same push. Returns whether it did.
+    pub(super) fn swap_beside(
+        &self,
+        edits: &[RefEdit],
+        unmoved: &[(RefName, Oid)],
+        patience: Option<Duration>,
+    ) -> Result<(Transacted, bool)> {
+        let mut beside = Vec::new();
+        if let (Some(edit), false) = (edits.first(), unmoved.is_empty())
+            && self.verifies(&edit.name)
+        {
+            let stays = |(name, id): &(RefName, Oid)| RefEdit { name: name.clone(), expected: Some(*id), new: None };
+            beside.extend(unmoved.iter().map(stays));
+        }
+        let mut attempt = Attempt { beside, ..Attempt::default() };
+        let done = self.after_checks(edits, |changes| self.change_from(changes, patience, &mut attempt))?;
+        Ok((done, attempt.looked))
     }
 
     /// Sees to what is only to be absent, and to whether the server compares; then makes the changes in this way.
@@ -92,12 +118,27 @@ impl Remote {
 
     /// All of the changes or none, tried again until it is known which.
     fn change(&self, edits: &[&RefEdit], patience: Option<Duration>) -> Result<Transacted> {
-        let mut attempt = Attempt::default();
+        self.change_from(edits, patience, &mut Attempt::default())
+    }
+
+    fn change_from(&self, edits: &[&RefEdit], patience: Option<Duration>, attempt: &mut Attempt) -> Result<Transacted> {
         let mut pause = Backoff::new(self, patience);
         let (mut unseen_before, mut tried_to_heal) = (false, false);
         loop {
-            let error = match self.push(edits, &mut attempt, true) {
-                Ok(Pushed::Clean(values)) => return Ok(Transacted::Committed(values)),
+            let pushed = self.push(edits, attempt, true);
+            let refused = matches!(pushed, Ok(Pushed::Refused { .. }));
+            let error = match pushed {
+                Ok(Pushed::Clean(values)) => {
+                    attempt.looked = !attempt.beside.is_empty();
+                    if attempt.looked {
+                        lock(&self.known).unverified = 0;
+                    }
+                    return Ok(Transacted::Committed(values));
+                }
+                Ok(Pushed::NotAtomic) if !attempt.beside.is_empty() => {
+                    attempt.beside.clear();
+                    continue;
+                }
                 Ok(Pushed::NotAtomic) => return self.change_in_order(edits, patience),
                 Ok(Pushed::Differs { unseen: false }) if !attempt.uncertain => return Ok(Transacted::Conflict),
                 Ok(Pushed::Differs { unseen }) => {
@@ -122,9 +163,20 @@ impl Remote {
                 Err(error) => error,
             };
             if attempt.sent || unseen_before {
-                match self.effect(edits, &attempt) {
+                match self.effect(edits, attempt) {
                     Ok(Effect::Done) => {
-                        return Ok(Transacted::Committed(attempt.values.unwrap_or_else(|| vec![None; edits.len()])));
+                        let values = attempt.values.take();
+                        return Ok(Transacted::Committed(values.unwrap_or_else(|| vec![None; edits.len()])));
+                    }
+                    // Perhaps it takes nothing that is to stay as it is.
+                    Ok(Effect::Untouched) if refused && !attempt.beside.is_empty() => {
+                        attempt.beside.clear();
+                        let mut known = lock(&self.known);
+                        known.unverified += 1;
+                        if known.unverified >= REFUSED_BESIDE_AT_MOST {
+                            known.verifies = Some(false);
+                        }
+                        continue;
                     }
                     // What was sent and got no answer may have been done, and others gone on from there.
                     Ok(Effect::Other) if attempt.uncertain => return Ok(Transacted::Unknown),
@@ -207,7 +259,8 @@ impl Remote {
         });
         let shown = known.is_none() || !self.transport.is_stateless();
         let Reading { mut session, capabilities, refs } = self.begin(Service::ReceivePack, known)?;
-        if edits.len() > 1 && !capabilities.has("atomic") {
+        let beside = attempt.beside.clone();
+        if edits.len() + beside.len() > 1 && !capabilities.has("atomic") {
             session.close();
             return Ok(Pushed::NotAtomic);
         }
@@ -220,6 +273,8 @@ impl Remote {
             let at = |edit: &RefEdit| refs.iter().find(|(name, _)| name == edit.name.as_str()).map(|(_, id)| *id);
             let differing: Vec<Option<Oid>> = edits
                 .iter()
+                .copied()
+                .chain(&beside)
                 .map(|edit| (at(edit), edit.expected))
                 .filter(|(at, expected)| at != expected)
                 .map(|(at, _)| at)
@@ -229,8 +284,9 @@ impl Remote {
                 return Ok(Pushed::Differs { unseen: differing.iter().all(Option::is_none) });
             }
         }
-        let commands: Vec<Command<'_>> =
-            edits.iter().zip(&values).map(|(edit, new)| Command { edit, new: *new }).collect();
+        let changed = edits.iter().zip(&values).map(|(edit, new)| Command { edit, new: *new });
+        let unmoved = beside.iter().map(|edit| Command { edit, new: edit.expected });
+        let commands: Vec<Command<'_>> = changed.chain(unmoved).collect();
         let mut bring: Vec<&object::Encoded> = objects.iter().flatten().chain(&attempt.lost).collect();
         bring.sort_by_key(|object| object.id);
         bring.dedup_by_key(|object| object.id);
@@ -250,15 +306,15 @@ impl Remote {
 
     /// What became of a push, by a fresh read.
     fn effect(&self, edits: &[&RefEdit], attempt: &Attempt) -> Result<Effect> {
-        let names: Vec<&RefName> = edits.iter().map(|edit| &edit.name).collect();
-        let now = self.read_names(&names)?;
-        let as_wanted = attempt.values.as_ref().is_some_and(|values| *values == now);
+        let all = || edits.iter().copied().chain(&attempt.beside);
+        let now = self.read_names(&all().map(|edit| &edit.name).collect::<Vec<_>>())?;
+        let as_wanted = attempt.values.as_ref().is_some_and(|values| *values == now[..edits.len()]);
         // Every record is new in every write, so one that is there is ours. A ref that is gone
         // tells nobody who deleted it.
         let tells = edits.iter().any(|edit| edit.new.is_some());
         Ok(if as_wanted && tells && attempt.sent {
             Effect::Done
-        } else if edits.iter().zip(&now).all(|(edit, now)| edit.expected == *now) {
+        } else if all().zip(&now).all(|(edit, now)| edit.expected == *now) {
             Effect::Untouched
         } else {
             Effect::Other
