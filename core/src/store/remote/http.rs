@@ -128,6 +128,10 @@ impl Where {
     fn failed(&self, error: ureq::Error) -> Error {
         let place = &self.address;
         let message = match error {
+            // What is wrong with a certificate may come as an error of the stream.
+            ureq::Error::Io(error) if error.kind() == io::ErrorKind::InvalidData && is_of_tls(&error) => {
+                return untrusted(place, &error.to_string());
+            }
             ureq::Error::Io(error) => return transport::cut(place, error),
             ureq::Error::Timeout(_) => return transport::cut(place, io::ErrorKind::TimedOut.into()),
             ureq::Error::HostNotFound => {
@@ -143,6 +147,11 @@ impl Where {
         };
         Error::new(ErrorCode::Io, format!("{message}; try again"))
     }
+}
+
+/// Whether it says so itself: the type of the error inside belongs to a library that isn't used directly.
+fn is_of_tls(error: &io::Error) -> bool {
+    error.get_ref().is_some_and(|inner| inner.to_string().contains("certificate"))
 }
 
 fn untrusted(place: &WebAddress, why: &str) -> Error {
