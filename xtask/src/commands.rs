@@ -1,6 +1,7 @@
 //! Commands that run what other packages build.
 
 use std::{
+    os::unix::process::CommandExt,
     path::{Path, PathBuf},
     process::Command,
 };
@@ -73,6 +74,15 @@ pub(crate) fn build(root: &Path) -> Result<(), String> {
 pub(crate) fn ship(root: &Path) -> Result<(), String> {
     let packages = ["gitlock-ffi", "gitlock-node", "git-lock"].map(|name| ["-p", name]).concat();
     run(root, "cargo", &[&["build", "--quiet", "--release", "--locked"], &packages[..]].concat())
+}
+
+/// Real Git servers, for as long as somebody wants them.
+pub(crate) fn servers(root: &Path, arguments: &[String]) -> Result<(), String> {
+    run(root, "cargo", &["build", "--quiet", "-p", "gitlock-tests", "--bin", "servers"])?;
+    let command = arguments.strip_prefix(&["--".to_owned()]).unwrap_or(arguments);
+    // In this process's place, so that Ctrl-C is heard by nobody else, and whoever waits does until all is gone.
+    let error = Command::new(target(root).join("debug/servers")).args(command).exec();
+    Err(format!("the servers can't be started: {error}"))
 }
 
 pub(crate) fn release(root: &Path, binary: &str) -> String {

@@ -26,6 +26,7 @@ cargo xtask COMMAND
   conformance [FILTER]      the scenarios of tests/conformance, on every surface and mixed; `--surface NAME`, `--jobs N`
   examples                  every example in examples/, run as a user would
   philosophers [--seats N,N] [--meals N]   dining philosophers, a process each, in every language (default 5,12,50)
+  servers [-- COMMAND]      real Git servers on this machine, until Ctrl-C or for as long as the command runs
   python                    the wheel, its tests, and its types
   node                      the package for Node, its tests, and its types
   install --prefix DIR      libgitlock where pkg-config finds it, and git-lock
@@ -48,6 +49,7 @@ fn main() -> ExitCode {
         Some("c") => c::test(&root),
         Some("conformance") => conformance::run_with(&root, rest),
         Some("philosophers") => conformance::philosophers(&root, rest),
+        Some("servers") => commands::servers(&root, rest),
         Some("python") => python::test(&root),
         Some("node") => node::test(&root),
         Some("examples") => examples::test(&root),

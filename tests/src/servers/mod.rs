@@ -1,39 +1,48 @@
-//! Git servers on loopback, of what Git itself brings: `git daemon`, `git http-backend` behind a small
-//! HTTP server, and an ssh that runs its command here.
+//! Git servers on loopback. Of what Git itself brings: `git daemon`, `git http-backend` behind a small
+//! HTTP server, and an ssh that runs its command here. And those that teams have: nginx and sshd.
 #![allow(clippy::expect_used, clippy::panic)] // a test without its server can't go on
 
 mod cut;
+mod group;
 mod link;
+mod nginx;
+mod program;
+mod real;
+mod sshd;
 mod web;
 
 use std::{
     fs,
-    net::{TcpListener, TcpStream},
-    os::unix::{fs::PermissionsExt, process::CommandExt},
+    net::TcpListener,
+    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
-    time::Duration,
+    process::Command,
 };
-
-use rustix::process::{Pid, Signal, kill_process_group};
 
 use crate::git::{fast_folder, run_git};
 
+use group::Group;
+
 pub use cut::{Cut, Cutter};
 pub use link::Link;
+pub use nginx::{Nginx, PASSWORD, USER};
+pub use program::main as program;
+pub use real::{Endpoint, Kind, Servers};
+pub use sshd::Sshd;
 pub use web::{Gate, Web};
 
 /// A folder with bare repositories that servers show.
 #[derive(Debug)]
 pub struct Served {
-    folder: tempfile::TempDir,
+    folder: PathBuf,
+    _temporary: Option<tempfile::TempDir>,
 }
 
 impl Served {
     /// With one empty repository, `locks.git`, made with these arguments to `git init`.
     pub fn with(arguments: &[&str]) -> Served {
-        let folder = tempfile::Builder::new().prefix("gitlock-served-").tempdir_in(fast_folder()).expect("a folder");
-        let served = Served { folder };
+        let made = tempfile::Builder::new().prefix("gitlock-served-").tempdir_in(fast_folder()).expect("a folder");
+        let served = Served { folder: made.path().to_owned(), _temporary: Some(made) };
         served.add("locks.git", arguments);
         served
     }
@@ -43,10 +52,15 @@ impl Served {
         Served::with(&[])
     }
 
+    /// With none yet, in a folder that somebody else looks after.
+    pub fn in_folder(folder: &Path) -> Served {
+        Served { folder: folder.to_owned(), _temporary: None }
+    }
+
     /// Adds a bare repository.
     pub fn add(&self, name: &str, arguments: &[&str]) -> PathBuf {
-        run_git(self.folder.path(), &[&["init", "-q", "--bare"], arguments, &[name]].concat());
-        let path = self.folder.path().join(name);
+        run_git(&self.folder, &[&["init", "-q", "--bare"], arguments, &[name]].concat());
+        let path = self.folder.join(name);
         // A clean-up of its own accord would run beside the tests, and slow them down.
         run_git(&path, &["config", "receive.autogc", "false"]);
         path
@@ -54,12 +68,12 @@ impl Served {
 
     /// The folder.
     pub fn folder(&self) -> &Path {
-        self.folder.path()
+        &self.folder
     }
 
     /// The one repository's path.
     pub fn repository(&self) -> PathBuf {
-        self.folder.path().join("locks.git")
+        self.folder.join("locks.git")
     }
 }
 
@@ -72,7 +86,7 @@ impl Default for Served {
 /// A `git daemon` and all that it starts.
 #[derive(Debug)]
 pub struct Daemon {
-    child: Child,
+    _group: Group,
     /// Where it listens.
     pub port: u16,
 }
@@ -91,47 +105,17 @@ impl Daemon {
 
     /// Likewise, at this port.
     pub fn start_at(folder: &Path, arguments: &[&str], port: u16) -> Daemon {
-        let child = Command::new("git")
-            .args(["daemon", "--reuseaddr", "--listen=127.0.0.1", "--export-all"])
-            .arg(format!("--port={port}"))
-            .arg(format!("--base-path={}", folder.display()))
-            .args(arguments)
-            .env("GIT_CONFIG_NOSYSTEM", "1")
-            .env("GIT_CONFIG_GLOBAL", "/dev/null")
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .process_group(0)
-            .spawn()
-            .expect("git daemon");
-        let daemon = Daemon { child, port };
-        daemon.wait_until_it_listens();
-        daemon
-    }
-
-    #[allow(clippy::disallowed_methods)] // a server that starts
-    fn wait_until_it_listens(&self) {
-        for _ in 0..500 {
-            if TcpStream::connect(("127.0.0.1", self.port)).is_ok() {
-                return;
-            }
-            std::thread::sleep(Duration::from_millis(10));
-        }
-        panic!("git daemon doesn't listen");
+        let mut command = Command::new("git");
+        command.args(["daemon", "--reuseaddr", "--listen=127.0.0.1", "--export-all"]).arg(format!("--port={port}"));
+        command.arg(format!("--base-path={}", folder.display())).args(arguments);
+        let mut group = Group::start(&mut command).expect("git daemon");
+        assert!(group.listens(port), "git daemon doesn't listen");
+        Daemon { _group: group, port }
     }
 
     /// The URL of a repository.
     pub fn url(&self, name: &str) -> String {
         format!("git://127.0.0.1:{}/{name}", self.port)
-    }
-}
-
-impl Drop for Daemon {
-    fn drop(&mut self) {
-        if let Some(group) = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw) {
-            let _ = kill_process_group(group, Signal::KILL);
-        }
-        let _ = self.child.wait();
     }
 }
 

@@ -31,6 +31,7 @@ use arm::{ArmKind, Extent};
 use figures::Figures;
 use scene::{Scene, Witness};
 use support::{Random, die_with_parent, millis, random_seed};
+pub(crate) use support::{descendants, kill_descendant};
 use workers::Worker;
 
 const USAGE: &str = "\
