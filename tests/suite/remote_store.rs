@@ -262,6 +262,47 @@ fn it_is_tried_out_once_for_each_server() {
 }
 
 #[test]
+fn a_ref_without_its_object_is_deleted_where_it_is_seen() {
+    let (served, repo) = (Served::new(), Repo::new());
+    let daemon = Daemon::start(served.folder(), &["--enable=receive-pack"]);
+    let web = Web::start(served.folder());
+    for url in [daemon.url("locks.git"), web.url("locks.git")] {
+        let store = open(&repo, &url);
+        let lost = Oid::from_hex(b"1234567890123456789012345678901234567890").unwrap();
+        let lose = || {
+            let file = served.repository().join(name("lost").as_str());
+            fs::create_dir_all(file.parent().unwrap()).unwrap();
+            fs::write(&file, format!("{lost}\n")).unwrap();
+            assert_eq!(store.read(&name("lost")).unwrap(), Some(lost));
+        };
+        lose();
+        assert_eq!(store.object(&lost).unwrap(), Object::Missing);
+        let end = edit(&name("lost"), Some(lost), None);
+        assert_eq!(store.transact(std::slice::from_ref(&end)).unwrap(), Transacted::Committed(vec![None]), "{url}");
+        lose();
+        let journal = name(&format!("journal-{}", &url[..3]));
+        let edits = [edit(&journal, None, Some(behaviour::commit(None, "broken"))), end];
+        let done = store.transact(&edits).unwrap();
+        assert!(matches!(done, Transacted::Committed(_)), "{url}: {done:?}");
+        assert_eq!(store.read(&name("lost")).unwrap(), None);
+        assert!(store.read(&journal).unwrap().is_some());
+    }
+}
+
+#[test]
+fn a_nested_ref_blocks_a_name() {
+    let (served, repo) = (Served::new(), Repo::new());
+    let daemon = Daemon::start(served.folder(), &["--enable=receive-pack"]);
+    let store = open(&repo, &daemon.url("locks.git"));
+    let at = behaviour::put(&store, &name("deep/er"), None, blob("another tool's"));
+    let error = store.transact(&[edit(&name("deep"), None, Some(blob("ours")))]).unwrap_err();
+    assert_eq!(error.code(), ErrorCode::NameBlocked, "{error}");
+    assert!(error.to_string().contains(name("deep/er").as_str()), "{error}");
+    behaviour::remove(&store, &name("deep/er"), at);
+    behaviour::put(&store, &name("deep"), None, blob("ours"));
+}
+
+#[test]
 fn it_reports_what_a_server_can() {
     let (served, repo) = (Served::new(), Repo::new());
     let daemon = Daemon::start(served.folder(), &["--enable=receive-pack"]);

@@ -149,6 +149,9 @@ impl Remote {
                         self.busy("it shows something else when it is read than when it is written")
                     }
                 }
+                Ok(Pushed::Refused { why, .. }) if why.contains(LOST) && self.has_deleted(edits) => {
+                    return self.delete_first(edits, patience);
+                }
                 Ok(Pushed::Refused { why, .. }) if why.contains(LOST) && !tried_to_heal => {
                     tried_to_heal = true;
                     attempt.lost = self.lost(edits);
@@ -183,7 +186,11 @@ impl Remote {
                     Ok(Effect::Other) => return Ok(Transacted::Conflict),
                     // The same is sent again until it, or somebody else's, is there: only so can what
                     // is still on its way do no harm.
-                    Ok(Effect::Untouched) => {}
+                    Ok(Effect::Untouched) => {
+                        if let Some(blocked) = self.blocked(edits) {
+                            return Err(blocked);
+                        }
+                    }
                     Err(unread) => tracing::debug!(place = %self.place, error = %unread, "the effect can't be read"),
                 }
             }
@@ -233,14 +240,41 @@ impl Remote {
         if deleted.is_empty() || rest.is_empty() {
             return Err(self.busy(LOST));
         }
-        match self.change(&deleted, patience)? {
-            Transacted::Committed(_) => {}
-            other => return Ok(other),
+        if !self.has_deleted(&deleted) {
+            match self.change(&deleted, patience)? {
+                Transacted::Committed(_) => {}
+                other => return Ok(other),
+            }
         }
         let Ok(Transacted::Committed(values)) = self.change(&rest, patience) else { return Ok(Transacted::Unknown) };
         let mut values = values.into_iter();
         let value = |edit: &&RefEdit| edit.new.as_ref().and_then(|_| values.next().flatten());
         Ok(Transacted::Committed(edits.iter().map(value).collect()))
+    }
+
+    /// Whether every deletion was made. C Git makes them even in an atomic push whose other changes it refuses because
+    /// of an object that is missing.
+    fn has_deleted(&self, edits: &[&RefEdit]) -> bool {
+        let names: Vec<&RefName> = edits.iter().filter(|edit| edit.new.is_none()).map(|edit| &edit.name).collect();
+        !names.is_empty() && self.read_names(&names).is_ok_and(|found| found.iter().all(Option::is_none))
+    }
+
+    /// Another tool's ref below one that is to be made, which servers don't tell of.
+    fn blocked(&self, edits: &[&RefEdit]) -> Option<Error> {
+        let made = edits.iter().filter(|edit| edit.expected.is_none()).map(|edit| edit.name.as_str());
+        let below: Vec<String> = made.map(|name| format!("{name}/")).collect();
+        if below.is_empty() {
+            return None;
+        }
+        let mut reading = self.read_once(&below).ok()?;
+        reading.session.close();
+        let (other, _) = reading.refs.first()?;
+        let name = below.iter().find(|name| other.starts_with(&***name))?.trim_end_matches('/');
+        let message = format!(
+            "another tool's ref {other} is in the way of {name} in {}; delete that ref, or choose another lock name or prefix",
+            self.place
+        );
+        Some(Error::new(ErrorCode::NameBlocked, message))
     }
 
     /// One push. `heed`: whether what the server shows first has to be as expected.
