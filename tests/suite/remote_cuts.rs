@@ -16,6 +16,7 @@ use gitlock::{
 use gitlock_tests::{
     git::{Repo, assert_sound, run_git},
     servers::{Cut, Cutter, Daemon, Served, Web, free_port},
+    skipped,
 };
 
 /// The first and the last bytes of what went over a connection, and some between: the line that asks,
@@ -139,7 +140,12 @@ fn a_server_that_does_not_compare_is_refused() {
     let python = std::env::var("GITLOCK_DULWICH_PYTHON").unwrap_or_else(|_| "python3".to_owned());
     let has = Command::new(&python).args(["-c", "import dulwich.web"]).stderr(Stdio::null()).status();
     if !has.is_ok_and(|status| status.success()) {
-        println!("SKIPPED: {python} has no dulwich; install it from PyPI, or name one in GITLOCK_DULWICH_PYTHON");
+        skipped(
+            "dulwich",
+            &format!(
+                "{python} doesn't have it; name one that does in GITLOCK_DULWICH_PYTHON, as `cargo xtask test` does"
+            ),
+        );
         return;
     }
     let served = Served::new();
