@@ -6,6 +6,7 @@ use std::{fs, os::unix::fs::PermissionsExt, path::Path, time::Duration};
 
 use gitlock::{
     ErrorCode,
+    clock::{Clock, SystemClock},
     store::{
         Object, Oid, RefStore, Transacted,
         remote::{RemoteOptions, RemoteStore},
@@ -13,7 +14,7 @@ use gitlock::{
 };
 use gitlock_tests::{
     behaviour::{self, Subject, blob, edit, name},
-    git::{Repo, assert_sound, run_git},
+    git::{Repo, again_in, assert_sound, run_git},
     servers::{Daemon, Served, Web, local_ssh},
 };
 
@@ -326,4 +327,39 @@ fn a_url_that_would_run_a_program_runs_none() {
         assert_eq!(error.code(), ErrorCode::InvalidArgument, "{error}");
     }
     assert!(!Path::new(&marker).exists());
+}
+
+/// Rust ignores SIGPIPE in its own programs, and a C program that uses the library doesn't.
+#[test]
+fn no_write_to_who_is_gone_ends_the_program() {
+    again_in(&["env"], "whoever_is_gone_is_written_to");
+}
+
+#[test]
+#[ignore = "run by no_write_to_who_is_gone_ends_the_program"]
+fn whoever_is_gone_is_written_to() {
+    // SAFETY: nothing else runs in this process yet.
+    unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };
+    let (served, repo) = (Served::new(), Repo::new());
+    let pause = |millis| SystemClock.pause(Duration::from_millis(millis));
+    // A watch that ends while the server is asked.
+    let web = Web::start(served.folder());
+    web.gate(Box::new(move |_, _, _| {
+        pause(200);
+        None
+    }));
+    let watch = open(&repo, &web.url("locks.git")).watch("refs/gitvan/locks").unwrap();
+    pause(50);
+    drop(watch);
+    pause(1_500);
+    assert!(!web.requests().is_empty(), "the control: it was asked");
+    // An ssh that greets and ends, and a helper that doesn't listen.
+    let greets = served.folder().join("greets");
+    fs::write(&greets, "#!/bin/sh\nexec <&-\nprintf '000eversion 2\\n0000'\nsleep 0.2\n").unwrap();
+    fs::set_permissions(&greets, fs::Permissions::from_mode(0o755)).unwrap();
+    repo.git(&["config", "core.sshCommand", greets.to_str().unwrap()]);
+    repo.git(&["config", "ssh.variant", "ssh"]);
+    let quick = RemoteOptions { timeout: Duration::from_millis(600), ..RemoteOptions::default() };
+    let store = RemoteStore::open(repo.path(), "host:a", &quick).unwrap();
+    assert_eq!(store.read(&name("a")).unwrap_err().code(), ErrorCode::Io);
 }

@@ -31,7 +31,7 @@ pub(super) type Ask = Box<dyn Fn() -> Result<Vec<(String, Oid)>> + Send>;
 struct PollWatch {
     changes: Arc<Mutex<Changes>>,
     ahead: Arc<AtomicU64>,
-    readable: OwnedFd,
+    readable: Arc<OwnedFd>,
     /// Closed with this: the thread sees that, and ends.
     _stop: OwnedFd,
 }
@@ -46,6 +46,8 @@ struct Poller {
     /// How many are before everybody here.
     ahead: Arc<AtomicU64>,
     signal: OwnedFd,
+    /// So that somebody can read what is written, also when nobody watches any more: SIGPIPE would end a program.
+    _readable: Arc<OwnedFd>,
     stopped: OwnedFd,
 }
 
@@ -64,11 +66,13 @@ pub(super) fn start(
     let pipe = || rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC | rustix::pipe::PipeFlags::NONBLOCK);
     let failed = |error: std::io::Error| Error::new(ErrorCode::Io, format!("{place} can't be watched: {error}"));
     let (readable, signal) = pipe().map_err(|error| failed(error.into()))?;
+    let readable = Arc::new(readable);
     let (stopped, stop) = pipe().map_err(|error| failed(error.into()))?;
     let (changes, ahead) = (Arc::new(Mutex::default()), Arc::new(AtomicU64::new(0)));
     let longest = clock::millis(longest).max(SHORTEST);
     let (prefix, news, before) = (format!("{prefix}/"), changes.clone(), ahead.clone());
-    let poller = Poller { ask, clock, longest, prefix, changes: news, ahead: before, signal, stopped };
+    let _readable = readable.clone();
+    let poller = Poller { ask, clock, longest, prefix, changes: news, ahead: before, signal, _readable, stopped };
     std::thread::Builder::new().name("gitlock-poll".to_owned()).spawn(move || poller.run()).map_err(failed)?;
     Ok(Box::new(PollWatch { changes, ahead, readable, _stop: stop }))
 }
@@ -143,7 +147,7 @@ impl Watch for PollWatch {
 
     fn changes(&mut self) -> Changes {
         let mut drained = [0u8; 64];
-        while rustix::io::read(&self.readable, &mut drained).is_ok_and(|count| count > 0) {}
+        while rustix::io::read(&*self.readable, &mut drained).is_ok_and(|count| count > 0) {}
         std::mem::take(&mut *lock(&self.changes))
     }
 

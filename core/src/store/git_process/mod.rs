@@ -3,7 +3,7 @@
 
 mod fenced;
 mod process;
-mod program;
+pub(super) mod program;
 mod refs;
 mod send;
 

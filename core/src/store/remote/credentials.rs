@@ -2,10 +2,12 @@
 
 use std::{
     fmt,
-    io::{Read, Write},
+    io::Read,
     path::Path,
     process::{Command, Stdio},
 };
+
+use crate::store::git_process::program;
 
 use super::place::WebAddress;
 
@@ -79,21 +81,26 @@ fn description(address: &WebAddress, known: Option<&Credentials>) -> String {
 /// Git runs the helpers, as it does for itself, so that they find what they stored. Secrets go
 /// over pipes.
 fn git_credential(folder: &Path, action: &str, input: &str) -> Option<String> {
+    let (to, from) = program::input().ok()?;
     let mut child = Command::new("git")
         .args(["credential", action])
         .current_dir(folder)
         .env("GIT_TERMINAL_PROMPT", "0")
         .env_remove("GIT_ASKPASS")
         .env_remove("SSH_ASKPASS")
-        .stdin(Stdio::piped())
+        .stdin(from)
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
         .spawn()
         .inspect_err(|error| tracing::debug!(%error, "git can't be asked for credentials"))
         .ok()?;
-    if let Some(mut stdin) = child.stdin.take() {
-        let _ = stdin.write_all(input.as_bytes());
+    let mut rest = input.as_bytes();
+    while !rest.is_empty() {
+        // Git may need none of it.
+        let Ok(count) = program::send(&to, rest) else { break };
+        rest = &rest[count..];
     }
+    drop(to);
     let mut answer = String::new();
     if let Some(stdout) = child.stdout.take() {
         let _ = stdout.take(64 << 10).read_to_string(&mut answer);

@@ -3,18 +3,22 @@
 use std::{
     io::{self, Read, Write},
     net::{TcpStream, ToSocketAddrs},
-    os::fd::{AsFd, BorrowedFd},
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
     process::{Child, ChildStderr, Command, Stdio},
     sync::Arc,
     time::Duration,
 };
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
+    fs::OFlags,
+};
 
 use crate::{
     clock::{self, Clock},
     error::{Error, Result},
     error_code::ErrorCode,
+    store::git_process::program::{input, send},
 };
 
 use super::{
@@ -128,19 +132,27 @@ impl SshTransport {
         } else {
             program.env_remove("GIT_PROTOCOL");
         }
-        program.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        program.stdout(Stdio::piped()).stderr(Stdio::piped());
         program
+    }
+
+    /// Starts ssh. Returns what it reads as well.
+    fn start(&self, service: Service) -> io::Result<(Child, OwnedFd)> {
+        let (to, from) = input()?;
+        rustix::fs::fcntl_setfl(&to, OFlags::NONBLOCK)?;
+        let child = self.command(service).stdin(from).spawn()?;
+        Ok((child, to))
     }
 }
 
 impl Transport for SshTransport {
     fn connect(&self, service: Service, time: Duration) -> Result<Box<dyn Session>> {
         let deadline = self.clock.boot_ms().saturating_add(clock::millis(time));
-        let child = self.command(service).spawn().map_err(|error| {
+        let (child, to) = self.start(service).map_err(|error| {
             let message = format!("ssh can't be started: {error}; install it, or set core.sshCommand");
             Error::new(ErrorCode::Io, message).with_source(error)
         })?;
-        let ssh = Box::new(SshChild { child, words: String::new() });
+        let ssh = Box::new(SshChild { child, to: Some(to), words: String::new() });
         let stream =
             Stream { ends: Ends::Ssh(ssh), deadline, clock: self.clock.clone(), place: format!("ssh://{}", self.host) };
         Ok(Box::new(stream))
@@ -164,6 +176,8 @@ fn left(clock: &dyn Clock, deadline: u64) -> io::Result<Duration> {
 #[derive(Debug)]
 struct SshChild {
     child: Child,
+    /// What it reads, until all is said.
+    to: Option<OwnedFd>,
     /// What it said on stderr.
     words: String,
 }
@@ -224,7 +238,7 @@ impl Stream {
                 Ends::Ssh(ssh) => {
                     let child = &ssh.child;
                     let main = if flags == PollFlags::OUT {
-                        child.stdin.as_ref().ok_or_else(gone)?.as_fd()
+                        ssh.to.as_ref().ok_or_else(gone)?.as_fd()
                     } else {
                         child.stdout.as_ref().ok_or_else(gone)?.as_fd()
                     };
@@ -276,11 +290,7 @@ impl Write for Stream {
             let written = match &mut self.ends {
                 Ends::Gone => return Ok(0),
                 Ends::Socket(socket) => socket.write(bytes),
-                // As much as a pipe takes without blocking once it takes anything.
-                Ends::Ssh(ssh) => {
-                    let part = &bytes[..bytes.len().min(rustix::pipe::PIPE_BUF)];
-                    ssh.child.stdin.as_mut().map_or(Ok(0), |into| into.write(part))
-                }
+                Ends::Ssh(ssh) => ssh.to.as_ref().map_or(Ok(0), |to| Ok(send(to, bytes)?)),
             };
             match written {
                 Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {}
@@ -334,7 +344,7 @@ impl Session for Stream {
 impl Drop for Stream {
     fn drop(&mut self) {
         let Ends::Ssh(mut ssh) = std::mem::replace(&mut self.ends, Ends::Gone) else { return };
-        ssh.child.stdin = None;
+        ssh.to = None;
         if matches!(ssh.child.try_wait(), Ok(Some(_))) {
             return;
         }
