@@ -50,8 +50,9 @@ impl Lease {
         guard.is_lost() || clock::millis(guard.remaining()) <= ROUNDING
     }
 
-    /// Looks at the guard. A lease is renewed at a third of its length, so half of it is never
-    /// used up unless renewing fails, or this process didn't run: the latter shows by being over soon.
+    /// Looks at the guard. A lease is renewed at a third of its length, and a server may take as long to answer; so two
+    /// thirds of it are never used up unless renewing fails, or this process didn't run: the latter shows by being over
+    /// soon.
     pub(crate) fn look(&mut self, guard: &Held) -> Verdict {
         // The clock first: the deadline may come out too early by that, never too late.
         let now = SystemClock.boot_ms();
@@ -64,7 +65,7 @@ impl Lease {
         if self.max_hold_until.take_if(|until| now >= *until).is_some() {
             return Verdict::HeldTooLong;
         }
-        if left * 2 >= self.whole {
+        if left * 3 >= self.whole {
             self.low_since = None;
             return Verdict::Fine;
         }
@@ -78,7 +79,7 @@ impl Lease {
         let left = self.deadline.saturating_sub(now);
         let tick = match self.low_since {
             Some(_) => self.whole / 40,
-            None => (self.whole / 8).min(left.saturating_sub(self.whole / 2)),
+            None => (self.whole / 8).min(left.saturating_sub(self.whole / 3)),
         };
         let held = self.max_hold_until.map_or(u64::MAX, |until| until.saturating_sub(now));
         Duration::from_millis(tick.min(held).clamp(2, 30_000))
