@@ -32,6 +32,8 @@ pub(crate) fn test(root: &Path) -> Result<(), String> {
     crate::node::test(root)?;
     crate::examples::test(root)?;
     crate::conformance::run_with(root, &[])?;
+    let remote = ["--remote", "git,http,ssh-kept", "--once", "--jobs", "4"].map(str::to_owned);
+    crate::conformance::run_with(root, &remote)?;
     let reftable = |more: &[&str]| {
         [&["--ref-format", "reftable"], more].concat().into_iter().map(str::to_owned).collect::<Vec<_>>()
     };

@@ -23,7 +23,8 @@ cargo xtask COMMAND
   codegen [--check]         the files that are generated from the core's tables
   check                     the house rules, formatting and lints; every commit passes it
   c                         libgitlock as C and C++ programs use it
-  conformance [FILTER]      the scenarios of tests/conformance, on every surface and mixed; `--surface NAME`, `--jobs N`
+  conformance [FILTER]      the scenarios of tests/conformance, on every surface and mixed; `--surface NAME`,
+                            `--jobs N`, `--remote KIND`, `--once`
   examples                  every example in examples/, run as a user would
   philosophers [--seats N,N] [--meals N]   dining philosophers, a process each, in every language (default 5,12,50)
   servers [-- COMMAND]      real Git servers on this machine, until Ctrl-C or for as long as the command runs

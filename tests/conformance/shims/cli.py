@@ -101,10 +101,11 @@ class Shim:
             case "supports":
                 return {"operations": OPERATIONS}
             case "open":
-                if set(fields) - {"n", "path", "prefix", "owner"}:
-                    raise NotImplementedError("only path, prefix and owner")
+                if set(fields) - {"n", "path", "prefix", "owner", "remote"}:
+                    raise NotImplementedError("only path, prefix, owner and remote")
                 self.owner = get("owner")
-                self.where = ["-C", fields["path"], *(["--prefix", fields["prefix"]] if "prefix" in fields else [])]
+                given = [word for key in ("prefix", "remote") if key in fields for word in (f"--{key}", fields[key])]
+                self.where = ["-C", fields["path"], *given]
                 self.run("list")
             case "close":
                 self.where = []

@@ -94,6 +94,7 @@ async function answer(verb, fields) {
       return { operations: OPERATIONS };
     case 'open': {
       const options = { cwd: fields.path, lockPrefix: fields.prefix, owner: fields.owner, keep: number(fields, 'keep') };
+      options.remote = fields.remote;
       options.lockTimeout = number(fields, 'lock_timeout');
       options.maxClockSkew = number(fields, 'max_clock_skew');
       locks = await gitlock.LockManager.open(options);

@@ -67,7 +67,7 @@ class Shim:
             case "supports":
                 return {"operations": OPERATIONS}
             case "open":
-                options = {key: fields[key] for key in ("owner",) if key in fields}
+                options = {key: fields[key] for key in ("owner", "remote") if key in fields}
                 options |= {key: seconds(key) for key in ("lock_timeout", "max_clock_skew") if key in fields}
                 keep = int(fields["keep"]) if "keep" in fields else None
                 self.manager = gitlock.LockManager(fields["path"], lock_prefix=get("prefix"), keep=keep, **options)

@@ -268,6 +268,7 @@ fn options(fields: &Fields) -> Options {
     let mut options = Options::default();
     options.lock_prefix = fields.get("prefix").cloned();
     options.owner = fields.get("owner").cloned();
+    options.remote = fields.get("remote").cloned();
     options.keep = fields.get("keep").and_then(|keep| keep.parse().ok());
     options.lock_timeout = millis(fields, "lock_timeout").unwrap_or(options.lock_timeout);
     options.max_clock_skew = millis(fields, "max_clock_skew");

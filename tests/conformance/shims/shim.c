@@ -311,6 +311,7 @@ static int32_t open_manager(const struct fields *fields) {
   gitlock_options_init(&options, sizeof options);
   options.lock_prefix = get(fields, "prefix");
   options.owner = get(fields, "owner");
+  options.remote = get(fields, "remote");
   options.keep = number(fields, "keep", GITLOCK_DEFAULT);
   options.lock_timeout_ms = number(fields, "lock_timeout", GITLOCK_DEFAULT);
   options.max_clock_skew_ms = number(fields, "max_clock_skew", GITLOCK_DEFAULT);

@@ -171,6 +171,7 @@ struct shim {
       gitlock::options options;
       options.lock_prefix = get(given, "prefix").value_or("");
       options.owner = get(given, "owner").value_or("");
+      options.remote = get(given, "remote").value_or("");
       if (auto keep = get(given, "keep")) options.keep = std::stoll(*keep);
       options.lock_timeout = time(given, "lock_timeout");
       options.max_clock_skew = time(given, "max_clock_skew");

@@ -8,12 +8,24 @@ use gitlock::ErrorCode;
 use super::{
     play::Cast,
     scenario::{Action, Scenario},
+    site::Site,
     table::Surface,
     tool,
 };
 
 /// Every scenario with several roles is played mixed at least so often.
 const MIXED_AT_LEAST: usize = 2;
+
+/// How much of it all is run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Extent {
+    /// Everything, until every two surfaces have met.
+    Whole,
+    /// Some scenarios, or some surfaces.
+    Part,
+    /// Every scenario once, with different surfaces in turn.
+    Once,
+}
 
 /// One run.
 pub(super) struct Run<'a> {
@@ -44,14 +56,24 @@ fn unfit(scenario: &Scenario, surface: &Surface) -> Option<String> {
 }
 
 /// Plans the runs of these scenarios on these surfaces; of the whole set until all have met.
-pub(super) fn plan<'a>(scenarios: &'a [Scenario], surfaces: &[&'static Surface], is_whole: bool) -> Plan<'a> {
+pub(super) fn plan<'a>(
+    scenarios: &'a [&'a Scenario],
+    surfaces: &[&'static Surface],
+    extent: Extent,
+    site: &Site,
+) -> Plan<'a> {
     let mut plan = Plan { runs: Vec::new(), skipped: Vec::new(), excused: BTreeSet::new(), strangers: Vec::new() };
     let mut playable = Vec::new();
-    for scenario in scenarios {
+    for &scenario in scenarios {
         let needs = scenario.steps.iter().find_map(|step| match &step.action {
             Action::Tool { operation, .. } => tool::missing(operation.name),
             _ => None,
         });
+        if let (Some(why), Site::There { .. }) = (&scenario.only_here, site) {
+            plan.skipped.push(format!("{}: not at a remote: {why}", scenario.name));
+            plan.excused.extend(scenario.codes());
+            continue;
+        }
         let other_refs = scenario.only_files.as_ref().filter(|_| crate::git::ref_format() != "files");
         if let Some(why) = other_refs {
             plan.skipped.push(format!("{}: not for refs of this format: {why}", scenario.name));
@@ -70,10 +92,21 @@ pub(super) fn plan<'a>(scenarios: &'a [Scenario], surfaces: &[&'static Surface],
                 Some(why) => plan.skipped.push(format!("{}: not for {}: {why}", scenario.name, surface.name)),
             }
         }
-        plan.runs.extend(fit.iter().map(|surface| Run { scenario, cast: vec![*surface; scenario.roles.len()] }));
+        let alone: &[&Surface] = match extent {
+            // Those with several roles are mixed below.
+            Extent::Once if scenario.roles.len() > 1 && fit.len() > 1 => &[],
+            Extent::Once => fit.get(playable.len() % fit.len().max(1)).map_or(&[], std::slice::from_ref),
+            _ => &fit,
+        };
+        plan.runs.extend(alone.iter().map(|surface| Run { scenario, cast: vec![*surface; scenario.roles.len()] }));
         playable.push((scenario, fit));
     }
-    mix(&playable, surfaces, if is_whole { usize::MAX } else { MIXED_AT_LEAST }, &mut plan);
+    let most = match extent {
+        Extent::Whole => usize::MAX,
+        Extent::Part => MIXED_AT_LEAST,
+        Extent::Once => 1,
+    };
+    mix(&playable, surfaces, most, &mut plan);
     plan
 }
 
@@ -143,12 +176,12 @@ mod tests {
     #[test]
     fn every_two_surfaces_meet_both_ways() {
         let scenario = parse("x", "x", "title: t\nroles: A, B, C\nA: list\nB: list\nC: list").unwrap();
-        let scenarios: Vec<_> = vec![scenario; 20];
+        let scenarios = vec![&scenario; 20];
         let all: Vec<_> = SURFACES.iter().collect();
-        let made = plan(&scenarios, &all, true);
+        let made = plan(&scenarios, &all, Extent::Whole, &Site::Here);
         assert_eq!(made.strangers, []);
         assert!(made.runs.len() >= scenarios.len() * (all.len() + MIXED_AT_LEAST));
-        let again = plan(&scenarios, &all, true);
+        let again = plan(&scenarios, &all, Extent::Whole, &Site::Here);
         let casts = |plan: &Plan<'_>| -> Vec<Vec<&str>> {
             plan.runs.iter().map(|run| run.cast.iter().map(|surface| surface.name).collect()).collect()
         };
@@ -156,19 +189,47 @@ mod tests {
     }
 
     #[test]
-    fn too_few_scenarios_leave_strangers() {
-        let scenarios = [parse("x", "x", "title: t\nroles: A\nA: list").unwrap()];
+    fn once_is_once_and_no_surface_is_left_out() {
+        let one = parse("x", "x", "title: t\nroles: A\nA: list").unwrap();
+        let two = parse("x", "x", "title: t\nroles: A, B\nA: list\nB: list").unwrap();
         let all: Vec<_> = SURFACES.iter().collect();
-        assert_eq!(plan(&scenarios, &all, true).strangers.len(), all.len() * (all.len() - 1));
+        for scenario in [&one, &two] {
+            let twenty = vec![scenario; 20];
+            let made = plan(&twenty, &all, Extent::Once, &Site::Here);
+            assert_eq!(made.runs.len(), 20);
+            let used: BTreeSet<&str> = made.runs.iter().flat_map(|run| &run.cast).map(|surface| surface.name).collect();
+            assert_eq!(used.len(), all.len());
+        }
+    }
+
+    #[test]
+    fn too_few_scenarios_leave_strangers() {
+        let scenario = parse("x", "x", "title: t\nroles: A\nA: list").unwrap();
+        let all: Vec<_> = SURFACES.iter().collect();
+        assert_eq!(plan(&[&scenario], &all, Extent::Whole, &Site::Here).strangers.len(), all.len() * (all.len() - 1));
     }
 
     #[test]
     fn what_is_left_out_is_told() {
         let text = "title: t\nroles: A\nexcept: c (a reason)\nA: acquire x\nA: fork x -> FORKED";
-        let scenarios = [parse("x", "x", text).unwrap()];
-        let made = plan(&scenarios, &SURFACES.iter().collect::<Vec<_>>(), true);
+        let scenario = parse("x", "x", text).unwrap();
+        let scenarios = [&scenario];
+        let made = plan(&scenarios, &SURFACES.iter().collect::<Vec<_>>(), Extent::Whole, &Site::Here);
         assert!(made.skipped.iter().any(|line| line == "x: not for c: a reason"), "{:?}", made.skipped);
         assert!(made.skipped.iter().any(|line| line.starts_with("x: not for cli: a command holds nothing")));
         assert!(made.runs.iter().all(|run| !matches!(run.cast[0].name, "c" | "cli")));
+    }
+
+    #[test]
+    fn what_is_of_this_machine_is_not_played_at_a_remote() {
+        let scenario = parse("x", "x", "title: t\nroles: A\nremotes: none (a reason)\nA: try x -> HELD").unwrap();
+        let endpoint = crate::servers::Servers::start(&[crate::servers::Kind::Git]).endpoints().remove(0);
+        let all: Vec<_> = SURFACES.iter().collect();
+        let there = [&scenario];
+        let made = plan(&there, &all, Extent::Whole, &Site::at(endpoint, std::path::Path::new("/nowhere")));
+        assert_eq!((made.runs.len(), &*made.skipped), (0, &["x: not at a remote: a reason".to_owned()][..]));
+        assert!(made.excused.contains(&ErrorCode::Held));
+        assert!(!plan(&there, &all, Extent::Whole, &Site::Here).runs.is_empty());
+        assert!(parse("x", "x", "title: t\nroles: A\nremotes: none\nA: list").is_err());
     }
 }

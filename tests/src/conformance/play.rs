@@ -17,6 +17,7 @@ use super::{
     expect::{Answer, End, Variables},
     role::Role,
     scenario::{Action, Limit, Scenario, Step},
+    site::{Ground, Site},
     table::{Operation, Programs, Surface},
     tool,
     wire::Line,
@@ -67,11 +68,11 @@ pub(super) fn processes(
 }
 
 /// Plays a scenario. An error tells everything that is needed to see what went wrong.
-pub(super) fn play(scenario: &Scenario, cast: &Cast, start: Start<'_>) -> Result<Shown, String> {
-    let repo = Repo::new();
-    let variables = Variables::from([("repo".to_owned(), repo.path().display().to_string())]);
+pub(super) fn play(scenario: &Scenario, cast: &Cast, start: Start<'_>, site: &Site) -> Result<Shown, String> {
+    let ground = site.ground();
+    let variables = Variables::from([("repo".to_owned(), ground.opened.path().display().to_string())]);
     let mut stage =
-        Stage { scenario, cast, start, repo: &repo, roles: BTreeMap::new(), variables, shown: Shown::default() };
+        Stage { scenario, cast, start, ground: &ground, roles: BTreeMap::new(), variables, shown: Shown::default() };
     let mut result = scenario.steps.iter().try_for_each(|step| stage.step(step));
     for (letter, role) in std::mem::take(&mut stage.roles) {
         let surface = stage.surface(letter).name;
@@ -81,7 +82,7 @@ pub(super) fn play(scenario: &Scenario, cast: &Cast, start: Start<'_>) -> Result
         }
     }
     let shown = stage.shown;
-    tool::thaw(&repo);
+    tool::thaw(ground.locks());
     result.map(|()| shown)
 }
 
@@ -89,7 +90,7 @@ struct Stage<'a> {
     scenario: &'a Scenario,
     cast: &'a Cast,
     start: Start<'a>,
-    repo: &'a Repo,
+    ground: &'a Ground,
     roles: BTreeMap<char, Role>,
     variables: Variables,
     shown: Shown,
@@ -142,9 +143,17 @@ impl Stage<'_> {
             Action::Git(words) => {
                 let words =
                     words.iter().map(|word| words::fill(word, &self.variables)).collect::<Result<Vec<_>, _>>()?;
-                Ok(tool::run_git(self.repo, &words))
+                // What is configured is what is opened.
+                let configures = words.first().is_some_and(|word| word == "config");
+                let place = if configures { self.ground.opened.path() } else { self.ground.locks() };
+                Ok(tool::run_git(place, &words))
             }
-            Action::Tool { operation, fields } => tool::work(self.repo, operation.name, &self.filled(fields)?),
+            Action::Tool { operation, fields } => {
+                // What matters of an owner is whose configuration is trusted.
+                let opened = operation.name == "owner";
+                let place = if opened { self.ground.opened.path() } else { self.ground.locks() };
+                tool::work(place, operation.name, &self.filled(fields)?)
+            }
             Action::Kill(role) => {
                 self.roles.remove(role).ok_or("it isn't running")?.kill();
                 Ok(nothing())
@@ -169,15 +178,20 @@ impl Stage<'_> {
 
     fn ask(&mut self, letter: char, operation: &Operation, fields: &[(String, String)]) -> Result<Answer, String> {
         let (surface, fields) = (self.surface(letter), self.filled(fields)?);
-        let path = self.repo.path().display();
+        let path = self.ground.opened.path().display();
+        let remote = self.ground.remote();
         let role = match self.roles.remove(&letter) {
             Some(role) => role,
             None => {
                 let limit = self.scenario.limits.iter().find(|(role, _)| *role == letter).map(|(_, limit)| *limit);
                 let conditions = Conditions { limit, faults: self.scenario.faults };
-                let mut role = (self.start)(surface, self.repo, conditions)?;
+                let mut role = (self.start)(surface, &self.ground.opened, conditions)?;
                 if operation.name != "open" {
-                    let answer = role.link.ask(Line::new("open").with("path", &path))?;
+                    let mut line = Line::new("open").with("path", &path);
+                    if let Some(remote) = remote {
+                        line = line.with("remote", remote);
+                    }
+                    let answer = role.link.ask(line)?;
                     if answer.verb != "ok" {
                         return Err(format!("the repository can't be opened: {answer}"));
                     }
@@ -192,6 +206,9 @@ impl Stage<'_> {
                 let mut fields = fields;
                 if operation.name == "open" && !fields.iter().any(|(key, _)| key == "path") {
                     fields.push(("path".to_owned(), path.to_string()));
+                }
+                if let Some(remote) = remote.filter(|_| operation.name == "open") {
+                    fields.push(("remote".to_owned(), remote.to_owned()));
                 }
                 role.link.ask(Line { verb: operation.name.to_owned(), fields })?
             }

@@ -48,7 +48,11 @@ impl Role {
         command.args(words.iter());
         command.current_dir(folder).process_group(0);
         // What this machine's and this user's configuration say must not matter.
-        command.env("GIT_CONFIG_NOSYSTEM", "1").env("GIT_CONFIG_GLOBAL", "/dev/null").env_remove("GIT_DIR");
+        command
+            .env("GIT_CONFIG_NOSYSTEM", "1")
+            .env("GIT_CONFIG_GLOBAL", "/dev/null")
+            .env_remove("GIT_DIR")
+            .env_remove("GIT_SSL_CAINFO");
         command.env("LD_LIBRARY_PATH", &programs.library).env("PYTHONDONTWRITEBYTECODE", "1");
         if !programs.packages.as_os_str().is_empty() {
             command.env("PYTHONPATH", &programs.packages);

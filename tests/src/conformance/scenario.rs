@@ -26,6 +26,8 @@ pub(super) struct Scenario {
     pub(super) except: Vec<(&'static str, String)>,
     /// Why it is for repositories whose refs are files, and for no others.
     pub(super) only_files: Option<String>,
+    /// Why it is for repositories of this machine alone.
+    pub(super) only_here: Option<String>,
     pub(super) steps: Vec<Step>,
 }
 
@@ -117,6 +119,7 @@ pub(super) fn parse(name: &str, file: &str, text: &str) -> Result<Scenario, Stri
         faults: false,
         except: Vec::new(),
         only_files: None,
+        only_here: None,
         steps: Vec::new(),
     };
     let mut known = BTreeSet::from(["repo".to_owned()]);
@@ -138,7 +141,7 @@ pub(super) fn parse(name: &str, file: &str, text: &str) -> Result<Scenario, Stri
 fn take(scenario: &mut Scenario, line: usize, text: &str, known: &mut BTreeSet<String>) -> Result<(), String> {
     let (subject, rest) = text.split_once(':').unwrap_or(("", text));
     let rest = rest.trim();
-    if matches!(subject, "title" | "roles" | "limit" | "build" | "except" | "only" | "refs") {
+    if matches!(subject, "title" | "roles" | "limit" | "build" | "except" | "only" | "refs" | "remotes") {
         if !scenario.steps.is_empty() {
             return Err(format!("{subject:?} has to come before the first step"));
         }
@@ -203,6 +206,10 @@ fn header(scenario: &mut Scenario, subject: &str, rest: &str) -> Result<(), Stri
         "refs" => {
             let why = rest.strip_prefix("files (").and_then(|why| why.strip_suffix(')'));
             scenario.only_files = Some(why.ok_or("write `refs: files (why)`")?.to_owned());
+        }
+        "remotes" => {
+            let why = rest.strip_prefix("none (").and_then(|why| why.strip_suffix(')'));
+            scenario.only_here = Some(why.ok_or("write `remotes: none (why)`")?.to_owned());
         }
         "build" if rest == "with faults" => scenario.faults = true,
         "build" => return Err(format!("{rest:?} is no build; there is `with faults`")),

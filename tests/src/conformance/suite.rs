@@ -15,9 +15,10 @@ use gitlock::{
 };
 
 use super::{
-    plan::{Plan, Run, plan},
+    plan::{Extent, Plan, Run, plan},
     play::{Conditions, Start, names, play},
     scenario::Scenario,
+    site::Site,
     table::{OPERATIONS, SURFACES, Surface},
     wire::Line,
 };
@@ -31,6 +32,8 @@ pub(super) struct Choice {
     pub(super) filter: Option<String>,
     /// Only these surfaces; all if it is empty.
     pub(super) surfaces: Vec<String>,
+    /// Every scenario only once.
+    pub(super) once: bool,
 }
 
 /// What came of it all.
@@ -41,22 +44,26 @@ struct Results {
 }
 
 /// Runs what was chosen, and says what is wrong.
-pub(super) fn run(scenarios: Vec<Scenario>, choice: &Choice, start: Start<'_>) -> Result<(), String> {
+pub(super) fn run(scenarios: &[Scenario], choice: &Choice, start: Start<'_>, site: &Site) -> Result<(), String> {
     let surfaces = chosen(&choice.surfaces)?;
-    let is_whole = choice.filter.is_none() && choice.surfaces.is_empty();
-    let scenarios: Vec<Scenario> = scenarios
-        .into_iter()
+    let extent = match (choice.once, &choice.filter) {
+        (true, _) => Extent::Once,
+        (false, None) if choice.surfaces.is_empty() => Extent::Whole,
+        _ => Extent::Part,
+    };
+    let scenarios: Vec<&Scenario> = scenarios
+        .iter()
         .filter(|scenario| choice.filter.as_ref().is_none_or(|filter| scenario.name.contains(&**filter)))
         .collect();
     let mut results = Results::default();
     for surface in &surfaces {
         results.failures.extend(unsupported(surface, start).err());
     }
-    let plan = plan(&scenarios, &surfaces, is_whole);
+    let plan = plan(&scenarios, &surfaces, extent, site);
     plan.skipped.iter().for_each(|line| println!("{line}"));
     let began = SystemClock.boot_ms();
-    play_all(&plan, choice.jobs, start, &mut results);
-    if is_whole {
+    play_all(&plan, choice.jobs, start, site, &mut results);
+    if extent == Extent::Whole {
         complete(&plan, &surfaces, &scenarios, &mut results);
     }
     let took = (SystemClock.boot_ms() - began) as f64 / 1_000.0;
@@ -107,22 +114,22 @@ fn unsupported(surface: &Surface, start: Start<'_>) -> Result<(), String> {
     role.finish().map_err(|why| told(&why))
 }
 
-fn play_all(plan: &Plan<'_>, jobs: usize, start: Start<'_>, results: &mut Results) {
+fn play_all(plan: &Plan<'_>, jobs: usize, start: Start<'_>, site: &Site, results: &mut Results) {
     let (next, shared) = (AtomicUsize::new(0), Mutex::new(results));
     thread::scope(|scope| {
         for _ in 0..jobs.max(1) {
             scope.spawn(|| {
                 while let Some(run) = plan.runs.get(next.fetch_add(1, SeqCst)) {
-                    play_one(run, start, &shared);
+                    play_one(run, start, site, &shared);
                 }
             });
         }
     });
 }
 
-fn play_one(run: &Run<'_>, start: Start<'_>, results: &Mutex<&mut Results>) {
+fn play_one(run: &Run<'_>, start: Start<'_>, site: &Site, results: &Mutex<&mut Results>) {
     let began = SystemClock.boot_ms();
-    let result = play(run.scenario, &run.cast, start);
+    let result = play(run.scenario, &run.cast, start, site);
     let took = (SystemClock.boot_ms() - began) as f64 / 1_000.0;
     let word = if result.is_ok() { "ok  " } else { "FAIL" };
     println!("{word} {took:5.1} s  {}: {}", run.scenario.name, names(run.scenario, &run.cast));
@@ -137,7 +144,7 @@ fn play_one(run: &Run<'_>, start: Start<'_>, results: &Mutex<&mut Results>) {
 }
 
 /// What must be true of the set as a whole.
-fn complete(plan: &Plan<'_>, surfaces: &[&'static Surface], scenarios: &[Scenario], results: &mut Results) {
+fn complete(plan: &Plan<'_>, surfaces: &[&'static Surface], scenarios: &[&Scenario], results: &mut Results) {
     for surface in surfaces {
         let silent = |code| surface.silent.iter().find(|(silent, _)| *silent == code).map(|(_, why)| *why);
         let mut raised = Vec::new();
@@ -162,7 +169,7 @@ fn complete(plan: &Plan<'_>, surfaces: &[&'static Surface], scenarios: &[Scenari
     for (one, other) in &plan.strangers {
         results.failures.push(format!("{one} and {other} never meet in these parts; add scenarios with several roles"));
     }
-    let asked: BTreeSet<&str> = scenarios.iter().flat_map(Scenario::operations).collect();
+    let asked: BTreeSet<&str> = scenarios.iter().flat_map(|scenario| scenario.operations()).collect();
     for operation in OPERATIONS.iter().filter(|operation| !asked.contains(operation.name)) {
         results.failures.push(format!("no scenario asks for {:?}", operation.name));
     }

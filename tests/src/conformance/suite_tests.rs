@@ -43,7 +43,7 @@ const MESSAGE: &str = "the lock build is held by somebody";
 fn play_with(steps: &str, answer: Answers) -> Result<(), String> {
     let scenario = parse("x", "x.scenario", &format!("title: t\nroles: A\n{steps}")).unwrap();
     let cast = vec![surface("rust").unwrap()];
-    play(&scenario, &cast, &|_, _, _| Ok(fake(&ALL, answer))).map(drop)
+    play(&scenario, &cast, &|_, _, _| Ok(fake(&ALL, answer)), &Site::Here).map(drop)
 }
 
 #[test]
@@ -92,12 +92,13 @@ fn an_error_of_the_wrong_kind_fails_wherever_it_comes() {
 #[test]
 fn a_code_that_nobody_raises_fails_the_set() {
     let text = "title: t\nroles: A\nA: try build -> HELD";
-    let scenarios = vec![parse("x", "x.scenario", text).unwrap()];
+    let scenario = parse("x", "x.scenario", text).unwrap();
+    let scenarios = [&scenario];
     let rust: Vec<&'static Surface> = vec![surface("rust").unwrap()];
-    let plan = plan(&scenarios, &rust, true);
+    let plan = plan(&scenarios, &rust, Extent::Whole, &Site::Here);
     let mut results = Results::default();
     let start: Start<'_> = &|_, _, _| Ok(fake(&ALL, |_| Some(held("gitlock::Error", "later", MESSAGE))));
-    play_all(&plan, 2, start, &mut results);
+    play_all(&plan, 2, start, &Site::Here, &mut results);
     assert_eq!((results.failures.len(), results.codes.len()), (0, 1));
     complete(&plan, &rust, &scenarios, &mut results);
     let failed = |why: &str| results.failures.iter().any(|failure| failure == why);

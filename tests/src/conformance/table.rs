@@ -39,7 +39,7 @@ const ACQUIRE: &[&str] = acquire_options!("wait");
 
 /// Everything that can be asked. README.md says what each means and answers.
 pub(super) const OPERATIONS: &[Operation] = &[
-    ask("open", &[], &["path", "prefix", "owner", "keep", "lock_timeout", "max_clock_skew"]),
+    ask("open", &[], &["path", "prefix", "owner", "keep", "lock_timeout", "max_clock_skew", "remote"]),
     ask("close", &[], &[]),
     ask("acquire", &["name"], ACQUIRE),
     ask("try", &["name"], TRY),

@@ -14,12 +14,12 @@ use gitlock::{
 };
 
 use super::expect::{Answer, End};
-use crate::git::{Repo, git, try_git};
+use crate::git::{git, try_git};
 
 /// Runs Git in the repository. Output that is JSON is told by its fields.
-pub(super) fn run_git(repo: &Repo, words: &[String]) -> Answer {
+pub(super) fn run_git(repo: &Path, words: &[String]) -> Answer {
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
-    let output = try_git(repo.path(), &words);
+    let output = try_git(repo, &words);
     let out = String::from_utf8_lossy(&output.stdout).trim_end().to_owned();
     let lines: Vec<Value> = out.lines().map(Value::from).collect();
     let mut told = match out.parse() {
@@ -33,9 +33,9 @@ pub(super) fn run_git(repo: &Repo, words: &[String]) -> Answer {
 }
 
 /// Does one of the pseudo-role's operations.
-pub(super) fn work(repo: &Repo, operation: &str, fields: &[(String, String)]) -> Result<Answer, String> {
+pub(super) fn work(repo: &Path, operation: &str, fields: &[(String, String)]) -> Result<Answer, String> {
     let get = |key: &str| fields.iter().find(|(name, _)| name == key).map(|(_, value)| &**value);
-    let (name, path) = (get("name").unwrap_or_default(), repo.git_dir().join(get("path").unwrap_or_default()));
+    let (name, path) = (get("name").unwrap_or_default(), repo.join(".git").join(get("path").unwrap_or_default()));
     let text = get("text").unwrap_or_default();
     let failed = |error: std::io::Error| format!("{operation}: {error}");
     match operation {
@@ -50,9 +50,9 @@ pub(super) fn work(repo: &Repo, operation: &str, fields: &[(String, String)]) ->
         "remove" => fs::remove_file(&path).map_err(failed)?,
         "owner" => {
             let user = get("user").and_then(|user| user.parse().ok()).ok_or("owner needs a user's number")?;
-            each(repo.path(), &|path| std::os::unix::fs::lchown(path, Some(user), None)).map_err(failed)?;
+            each(repo, &|path| std::os::unix::fs::lchown(path, Some(user), None)).map_err(failed)?;
         }
-        "freeze" => each(&repo.git_dir(), &|path| {
+        "freeze" => each(&repo.join(".git"), &|path| {
             let mode = fs::metadata(path)?.permissions().mode();
             fs::set_permissions(path, Permissions::from_mode(mode & !0o222))
         })
@@ -107,15 +107,15 @@ fn waiter(at: u64, since: u64) -> Value {
 }
 
 /// Makes this text the record of a lock.
-fn put(repo: &Repo, name: &str, text: &str) -> Result<(), String> {
+fn put(repo: &Path, name: &str, text: &str) -> Result<(), String> {
     let failed = |error: std::io::Error| format!("git hash-object: {error}");
-    let mut command = git(repo.path());
+    let mut command = git(repo);
     command.args(["hash-object", "-w", "--stdin"]).stdin(Stdio::piped()).stdout(Stdio::piped());
     let mut child = command.spawn().map_err(failed)?;
     child.stdin.take().map_or(Ok(()), |mut stdin| stdin.write_all(text.as_bytes())).map_err(failed)?;
     let output = child.wait_with_output().map_err(failed)?;
     let id = String::from_utf8_lossy(&output.stdout).trim().to_owned();
-    let done = try_git(repo.path(), &["update-ref", &format!("refs/gitvan/locks/{name}"), &id]);
+    let done = try_git(repo, &["update-ref", &format!("refs/gitvan/locks/{name}"), &id]);
     if done.status.success() { Ok(()) } else { Err(String::from_utf8_lossy(&done.stderr).into_owned()) }
 }
 
@@ -130,12 +130,12 @@ fn each(path: &Path, change: &impl Fn(&Path) -> std::io::Result<()>) -> std::io:
 }
 
 /// Gives a frozen repository its rights back, so that it can be deleted.
-pub(super) fn thaw(repo: &Repo) {
+pub(super) fn thaw(repo: &Path) {
     let thaw = |path: &Path| {
         let mode = fs::metadata(path)?.permissions().mode();
         fs::set_permissions(path, Permissions::from_mode(mode | 0o200))
     };
-    let _ = each(repo.path(), &thaw);
+    let _ = each(repo, &thaw);
 }
 
 /// What this machine must allow for an operation, if it doesn't.
