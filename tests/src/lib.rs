@@ -6,6 +6,8 @@ pub mod conformance;
 pub mod git;
 pub mod gix_locks;
 #[cfg(target_os = "linux")]
+pub mod hosts;
+#[cfg(target_os = "linux")]
 pub mod killpoints;
 pub mod model;
 pub mod packer;

@@ -40,6 +40,7 @@ pub(crate) fn test(root: &Path) -> Result<(), String> {
     crate::conformance::run_with(root, &reftable(&["--surface", "rust"]))?;
     crate::conformance::philosophers(root, &["--seats".to_owned(), "8".to_owned()])?;
     model(root, &[])?;
+    crate::hosts::run_with(root, &["--seconds".to_owned(), "30".to_owned()])?;
     crate::torture::run_with(root, &["--slice".to_owned()])?;
     crate::torture::run_with(root, &reftable(&["--slice"]))
 }

@@ -8,6 +8,7 @@ mod commands;
 mod conformance;
 mod demo;
 mod examples;
+mod hosts;
 mod install;
 mod node;
 mod python;
@@ -33,6 +34,8 @@ cargo xtask COMMAND
   install --prefix DIR      libgitlock where pkg-config finds it, and git-lock
   bench [--core | --surfaces | --node]   speed, beside bare system calls, git commands, and what other languages have
   torture [--acquisitions N] [...]   many processes after one lock, beside git gc and kill -9
+  hosts [--seconds S] [--faults N] [--acquisitions N]   clients on several hosts around one Git server that fails,
+                            as network namespaces; needs root (default: 180 s)
   scale [--latency MS] [--clients N,N]   what many clients of one hot lock ask of a server, simulated
   histories [N]             N random histories beside a plain lock table (default 100000)
   model [--full] [--faults] the rules, explored exhaustively
@@ -58,6 +61,7 @@ fn main() -> ExitCode {
         Some("bench") if rest.contains(&"--node".to_owned()) => node::bench(&root),
         Some("bench") => bench::run_with(&root, rest),
         Some("torture") => torture::run_with(&root, rest),
+        Some("hosts") => hosts::run_with(&root, rest),
         Some("scale") => commands::scale(&root, rest),
         Some("histories") => commands::histories(&root, rest),
         Some("model") => commands::model(&root, rest),

@@ -17,7 +17,7 @@ pub(crate) fn run_with(root: &Path, arguments: &[String]) -> Result<(), String> 
     ship(root)?;
     run(root, "cargo", &["build", "--quiet", "--release", "-p", "gitlock-tests", "--bin", "torture"])?;
     let mut all = vec!["--git-lock".to_owned(), release(root, "git-lock")];
-    for worker in if wants_languages(arguments) { workers(root)? } else { Vec::new() } {
+    for worker in if wants_languages(arguments) { workers(root, "torture")? } else { Vec::new() } {
         all.extend(["--worker".to_owned(), worker]);
     }
     all.extend_from_slice(arguments);
@@ -31,9 +31,9 @@ fn wants_languages(arguments: &[String]) -> bool {
     asked("languages") || !one.into_iter().any(asked)
 }
 
-/// The workers of `tests/torture`, each through its language's package as users install it.
-fn workers(root: &Path) -> Result<Vec<String>, String> {
-    let (sources, prefix) = (root.join("tests/torture"), target(root).join("torture"));
+/// The workers of a folder of `tests`, each through its language's package as users install it.
+pub(crate) fn workers(root: &Path, folder: &str) -> Result<Vec<String>, String> {
+    let (sources, prefix) = (root.join("tests").join(folder), target(root).join(folder));
     install(root, &prefix)?;
     let program = prefix.join("bin/worker-c");
     compile_against(&prefix, ("cc", "-std=c11"), &sources.join("worker.c"), &program)?;

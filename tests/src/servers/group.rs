@@ -5,7 +5,7 @@ use std::{
     net::TcpStream,
     os::unix::process::CommandExt,
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
+    process::{Child, Command, ExitStatus, Stdio},
     time::Duration,
 };
 
@@ -17,11 +17,11 @@ const LOOKS: usize = 1_000;
 
 /// A process group. The thread that starts it has to outlive it.
 #[derive(Debug)]
-pub(super) struct Group(Child);
+pub(crate) struct Group(Child);
 
 impl Group {
     /// Starts a program that says nothing, reads nothing, and heeds no configuration of this machine's.
-    pub(super) fn start(command: &mut Command) -> io::Result<Group> {
+    pub(crate) fn start(command: &mut Command) -> io::Result<Group> {
         command.env("GIT_CONFIG_NOSYSTEM", "1").env("GIT_CONFIG_GLOBAL", "/dev/null");
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).process_group(0);
         #[cfg(target_os = "linux")]
@@ -33,8 +33,20 @@ impl Group {
     }
 
     /// The first process of the group.
-    pub(super) fn id(&self) -> u32 {
+    pub(crate) fn id(&self) -> u32 {
         self.0.id()
+    }
+
+    /// Sends a signal to all of it.
+    pub(crate) fn signal(&self, signal: Signal) {
+        if let Some(group) = i32::try_from(self.0.id()).ok().and_then(Pid::from_raw) {
+            let _ = kill_process_group(group, signal);
+        }
+    }
+
+    /// Whether its first process has ended by itself, and how.
+    pub(crate) fn ended(&mut self) -> Option<ExitStatus> {
+        self.0.try_wait().ok().flatten()
     }
 
     /// Waits until it listens there; `false`: it has ended, or doesn't.
@@ -43,7 +55,7 @@ impl Group {
     }
 
     /// Waits until it is seen to work; `false`: it has ended, or isn't.
-    pub(super) fn comes_up(&mut self, seen: impl Fn() -> bool) -> bool {
+    pub(crate) fn comes_up(&mut self, seen: impl Fn() -> bool) -> bool {
         for _ in 0..LOOKS {
             if seen() {
                 return true;
@@ -59,15 +71,13 @@ impl Group {
 
 impl Drop for Group {
     fn drop(&mut self) {
-        if let Some(group) = i32::try_from(self.0.id()).ok().and_then(Pid::from_raw) {
-            let _ = kill_process_group(group, Signal::KILL);
-        }
+        self.signal(Signal::KILL);
         let _ = self.0.wait();
     }
 }
 
 /// Where a program is, or which of Debian's packages has it. Servers are in folders that only root looks into.
-pub(super) fn program(name: &str, package: &str) -> Result<PathBuf, String> {
+pub(crate) fn program(name: &str, package: &str) -> Result<PathBuf, String> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let folders = std::env::split_paths(&path).chain(["/usr/sbin", "/usr/local/sbin", "/sbin"].map(PathBuf::from));
     let found = folders.map(|folder| folder.join(name)).find(|path| path.is_file());

@@ -3,7 +3,7 @@
 #![allow(clippy::expect_used, clippy::panic)] // a test without its server can't go on
 
 mod cut;
-mod group;
+pub(crate) mod group;
 mod link;
 mod nginx;
 mod program;

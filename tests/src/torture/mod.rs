@@ -30,8 +30,8 @@ use gitlock::lock::fault::Fault;
 use arm::{ArmKind, Extent};
 use figures::Figures;
 use scene::{Scene, Witness};
-use support::{Random, die_with_parent, millis, random_seed};
-pub(crate) use support::{descendants, kill_descendant};
+use support::die_with_parent;
+pub(crate) use support::{Random, descendants, kill_descendant, millis, pause, random_seed};
 use workers::Worker;
 
 const USAGE: &str = "\
