@@ -12,6 +12,7 @@ pub mod killpoints;
 pub mod model;
 pub mod packer;
 pub mod reference;
+pub mod remote_bench;
 pub mod servers;
 #[cfg(target_os = "linux")]
 pub mod torture;

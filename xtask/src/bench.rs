@@ -13,11 +13,14 @@ pub(crate) fn run_with(root: &Path, arguments: &[String]) -> Result<(), String> 
     match arguments.first().map(String::as_str) {
         Some("--surfaces") => surfaces(root),
         Some("--core") => core(root, &arguments[1..]),
+        Some("--remote") => remote(root, &arguments[1..]),
         None => {
             core(root, &[])?;
             surfaces(root)
         }
-        Some(other) => Err(format!("what is {other:?}? usage: cargo xtask bench [--core [--pairs N] | --surfaces]")),
+        Some(other) => {
+            Err(format!("what is {other:?}? usage: cargo xtask bench [--core [--pairs N] | --surfaces | --remote]"))
+        }
     }
 }
 
@@ -29,6 +32,13 @@ fn core(root: &Path, arguments: &[String]) -> Result<(), String> {
         run(root, "cargo", &all)?;
     }
     Ok(())
+}
+
+/// Locks at real servers, beside `git push`.
+fn remote(root: &Path, arguments: &[String]) -> Result<(), String> {
+    run(root, "cargo", &["build", "--quiet", "--release", "-p", "gitlock-tests", "--bin", "bench_remote"])?;
+    let all: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    run(root, &release(root, "bench_remote"), &all)
 }
 
 /// C and Python beside Rust, and beside what else Python has.

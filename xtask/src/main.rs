@@ -32,7 +32,7 @@ cargo xtask COMMAND
   python                    the wheel, its tests, and its types
   node                      the package for Node, its tests, and its types
   install --prefix DIR      libgitlock where pkg-config finds it, and git-lock
-  bench [--core | --surfaces | --node]   speed, beside bare system calls, git commands, and what other languages have
+  bench [--core | --surfaces | --node | --remote]   speed, beside bare system calls, git commands, and what other languages have
   torture [--acquisitions N] [...]   many processes after one lock, beside git gc and kill -9
   hosts [--seconds S] [--faults N] [--acquisitions N]   clients on several hosts around one Git server that fails,
                             as network namespaces; needs root (default: 180 s)
