@@ -4,23 +4,26 @@ use std::{fs, path::Path};
 
 use crate::{
     c::compile_against,
-    commands::{release, run, target},
+    commands::{release, run, target, tool},
     install::install,
-    python,
+    node, python,
 };
 
 pub(crate) fn run_with(root: &Path, arguments: &[String]) -> Result<(), String> {
     match arguments.first().map(String::as_str) {
         Some("--surfaces") => surfaces(root),
         Some("--core") => core(root, &arguments[1..]),
-        Some("--remote") => remote(root, &arguments[1..]),
+        Some("--node") => node::bench(root),
+        Some("--remote") => tool(root, "bench_remote", &arguments[1..]),
         None => {
             core(root, &[])?;
-            surfaces(root)
+            surfaces(root)?;
+            node::bench(root)?;
+            tool(root, "bench_remote", &[])
         }
-        Some(other) => {
-            Err(format!("what is {other:?}? usage: cargo xtask bench [--core [--pairs N] | --surfaces | --remote]"))
-        }
+        Some(other) => Err(format!(
+            "what is {other:?}? usage: cargo xtask bench [--core [--pairs N] | --surfaces | --node | --remote]"
+        )),
     }
 }
 
@@ -32,13 +35,6 @@ fn core(root: &Path, arguments: &[String]) -> Result<(), String> {
         run(root, "cargo", &all)?;
     }
     Ok(())
-}
-
-/// Locks at real servers, beside `git push`.
-fn remote(root: &Path, arguments: &[String]) -> Result<(), String> {
-    run(root, "cargo", &["build", "--quiet", "--release", "-p", "gitlock-tests", "--bin", "bench_remote"])?;
-    let all: Vec<&str> = arguments.iter().map(String::as_str).collect();
-    run(root, &release(root, "bench_remote"), &all)
 }
 
 /// C and Python beside Rust, and beside what else Python has.

@@ -62,7 +62,7 @@ pub(crate) fn model(root: &Path, arguments: &[String]) -> Result<(), String> {
 }
 
 /// Runs a program of the tests, with optimisation.
-fn tool(root: &Path, name: &str, arguments: &[String]) -> Result<(), String> {
+pub(crate) fn tool(root: &Path, name: &str, arguments: &[String]) -> Result<(), String> {
     run(root, "cargo", &["build", "--quiet", "--release", "-p", "gitlock-tests", "--bin", name])?;
     let all: Vec<&str> = arguments.iter().map(String::as_str).collect();
     run(root, &release(root, name), &all)

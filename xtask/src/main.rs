@@ -58,7 +58,6 @@ fn main() -> ExitCode {
         Some("node") => node::test(&root),
         Some("examples") => examples::test(&root),
         Some("install") => install::run_with(&root, rest),
-        Some("bench") if rest.contains(&"--node".to_owned()) => node::bench(&root),
         Some("bench") => bench::run_with(&root, rest),
         Some("torture") => torture::run_with(&root, rest),
         Some("hosts") => hosts::run_with(&root, rest),
