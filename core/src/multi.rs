@@ -41,8 +41,6 @@ pub struct Repositories {
     managers: Arc<[LockManager]>,
     /// Until when each is suspected to be down, on the boot clock.
     suspected: Arc<[AtomicU64]>,
-    /// Tenures that couldn't be released, by repository: it is tried again before anything else is asked there.
-    abandoned: Arc<Mutex<Vec<(usize, LockHandle)>>>,
 }
 
 /// What is asked of several repositories. [`Repositories::all`] and [`Repositories::quorum`] make it.
@@ -94,7 +92,7 @@ impl Repositories {
             return Err(Error::new(ErrorCode::InvalidArgument, message));
         }
         let suspected = managers.iter().map(|_| AtomicU64::new(0)).collect();
-        Ok(Repositories { managers: managers.into(), suspected, abandoned: Arc::default() })
+        Ok(Repositories { managers: managers.into(), suspected })
     }
 
     /// How many there are.
@@ -160,31 +158,6 @@ impl Repositories {
 
     fn is_suspected(&self, at: usize) -> bool {
         self.suspected[at].load(SeqCst) > self.now()
-    }
-
-    /// Ends a tenure in one of them.
-    fn release(&self, at: usize, guard: LockGuard) -> Result<()> {
-        let handle = guard.handle();
-        guard.release().inspect_err(|_| lock(&self.abandoned).push((at, handle)))
-    }
-
-    /// Ends what couldn't be ended before.
-    fn clear_away(&self, at: usize) -> Result<()> {
-        let here: Vec<LockHandle> = {
-            let mut abandoned = lock(&self.abandoned);
-            abandoned.extract_if(.., |(other, _)| *other == at).map(|(_, handle)| handle).collect()
-        };
-        let mut result = Ok(());
-        for handle in here {
-            // Any other error says that it has ended.
-            if let Err(error) = self.managers[at].release(&handle)
-                && is_down(&error)
-            {
-                lock(&self.abandoned).push((at, handle));
-                result = Err(error);
-            }
-        }
-        result
     }
 
     /// What went wrong in one of them.
@@ -345,7 +318,7 @@ impl Group {
 
     /// Acquires in one repository.
     fn take(&self, at: usize, wait: Option<Duration>, attention: &mut Attention<'_>) -> Result<LockGuard> {
-        let taken = self.repositories.clear_away(at).and_then(|()| self.ask(at, wait, attention));
+        let taken = self.ask(at, wait, attention);
         let until = if taken.as_ref().is_err_and(is_down) { self.repositories.now() + SUSPECTED_FOR } else { 0 };
         self.repositories.suspected[at].store(until, SeqCst);
         taken
@@ -408,7 +381,7 @@ impl Group {
     fn release(&self) -> Vec<(usize, Result<()>)> {
         let parts: Vec<Option<Arc<SharedGuard>>> = lock(&self.parts).iter_mut().map(Option::take).collect();
         let parts = parts.into_iter().enumerate().filter_map(|(at, part)| Some((at, part?))).collect();
-        everywhere(parts, |at, part| self.repositories.release(at, part.take()?))
+        everywhere(parts, |part| part.take()?.release())
     }
 
     /// Gives the tenure its token. In a majority it is above all that any earlier majority had, and is written
@@ -420,7 +393,7 @@ impl Group {
             return Ok(());
         }
         self.token.store(highest + 1, SeqCst);
-        let results = everywhere(self.held(), |_, part| part.with(|held| held.raise_token(highest + 1)));
+        let results = everywhere(self.held(), |part| part.with(|held| held.raise_token(highest + 1)));
         let failures: Vec<(usize, Error)> =
             results.into_iter().filter_map(|(at, result)| Some((at, result.err()?))).collect();
         for (at, _) in &failures {
@@ -435,8 +408,7 @@ impl Group {
     /// Gives one repository's part back, without waiting for it.
     fn part_with(&self, at: usize) {
         let Some(part) = lock(&self.parts)[at].take() else { return };
-        let repositories = self.repositories.clone();
-        let aside = move || drop(part.take().and_then(|guard| repositories.release(at, guard)));
+        let aside = move || drop(part.take().map(LockGuard::release));
         let _ = std::thread::Builder::new().name("gitlock-multi".to_owned()).spawn(aside);
     }
 
@@ -546,7 +518,7 @@ impl MultiGuard {
         if self.is_lost() {
             return Err(self.group.lost());
         }
-        let results = everywhere(self.group.held(), |_, part| part.with(|held| held.extend(ttl)));
+        let results = everywhere(self.group.held(), |part| part.with(|held| held.extend(ttl)));
         let extended = results.iter().filter(|(_, result)| result.is_ok()).count();
         let failures: Vec<(usize, Error)> =
             results.into_iter().filter_map(|(at, result)| Some((at, result.err()?))).collect();
@@ -632,11 +604,11 @@ impl Drop for MultiGuard {
 /// Does something with each of these parts, with all at once.
 fn everywhere(
     parts: Vec<(usize, Arc<SharedGuard>)>,
-    run: impl Fn(usize, &SharedGuard) -> Result<()> + Sync,
+    run: impl Fn(&SharedGuard) -> Result<()> + Sync,
 ) -> Vec<(usize, Result<()>)> {
     std::thread::scope(|scope| {
         let run = &run;
-        let threads: Vec<_> = parts.into_iter().map(|(at, part)| (at, scope.spawn(move || run(at, &part)))).collect();
+        let threads: Vec<_> = parts.into_iter().map(|(at, part)| (at, scope.spawn(move || run(&part)))).collect();
         let result = |(at, thread): (usize, std::thread::ScopedJoinHandle<'_, Result<()>>)| {
             (at, thread.join().unwrap_or_else(|panic| Err(Error::panicked(&*panic))))
         };

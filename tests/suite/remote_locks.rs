@@ -195,6 +195,26 @@ fn commands_that_end_do_not_start_over() {
 }
 
 #[test]
+fn what_could_not_be_released_is_when_the_server_is_back() {
+    let served = Served::new();
+    let port = free_port();
+    let start = || Daemon::start_at(served.folder(), &["--enable=receive-pack"], port);
+    let daemon = start();
+    let url = daemon.url("locks.git");
+    let (one, two) = (Machine::new("one", 0).open(&url), Machine::new("two", 0).open(&url));
+    let guard = one.lock("build").ttl(millis(300_000)).acquire().unwrap();
+    drop(daemon);
+    assert_eq!(guard.release().unwrap_err().code(), ErrorCode::Io);
+    assert_eq!(one.lock("build").acquire_now().unwrap_err().code(), ErrorCode::Io);
+    let _daemon = start();
+    // Also by the owner who left it: it would wait for itself otherwise.
+    one.lock("build").wait(millis(30_000)).acquire().unwrap().release().unwrap();
+    two.lock("build").wait(millis(30_000)).acquire().unwrap().release().unwrap();
+    let told: Vec<String> = two.log("build", 10).unwrap().into_iter().map(|entry| entry.outcome).collect();
+    assert_eq!(told, ["released", "released", "released"]);
+}
+
+#[test]
 fn a_guard_is_lost_in_time_when_the_server_is_gone() {
     let served = Served::new();
     let daemon = daemon(&served);

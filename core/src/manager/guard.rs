@@ -9,7 +9,7 @@ use std::{
 use crate::{
     cancel::CancelToken,
     error::{Error, Result},
-    error_code::ErrorCode,
+    error_code::{ErrorCode, Retry},
     fork,
     handle::LockHandle,
     lock::{Holder, Mode, Outcome, Refusal, Request},
@@ -20,6 +20,7 @@ use crate::{
 
 use super::{
     Inner,
+    leftovers::Leftover,
     request::Checked,
     tenure::{TAKEN_AWAY, TenureState, Wanted, lost_error},
     wait::{Attention, WaitEntry, refused},
@@ -372,7 +373,16 @@ impl LockGuard {
         self.inner.forget(&self.tenure);
         match answer {
             Ok(Outcome::Released(_)) if !told_lost => Ok(()),
-            Err(error) if !told_lost => Err(error),
+            Err(error) if !told_lost => {
+                if error.retry() == Retry::Later {
+                    let release = Request::Release { tenure: self.tenure.request() };
+                    let names = self.tenure.names().iter().rev();
+                    let requests = names.map(|name| (name.clone(), release.clone())).collect();
+                    let left = Leftover::new(&self.inner, requests, self.inner.actor(), self.tenure.lease_end());
+                    self.inner.reactor().leave_behind(&self.inner, left);
+                }
+                Err(error)
+            }
             // Nobody can tell, so nobody says that it is lost.
             Ok(Outcome::Refused(refusal @ Refusal::Opaque(_))) if !told_lost => {
                 Err(refused(self.tenure.name(), refusal))

@@ -7,6 +7,7 @@ mod deadlocks;
 mod doctor;
 mod fenced;
 mod guard;
+mod leftovers;
 mod open;
 mod reactor;
 mod request;

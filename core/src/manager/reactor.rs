@@ -22,6 +22,7 @@ use crate::{
 use super::{
     Inner, LockStatus,
     deadlocks::Detector,
+    leftovers::{self, Leftover},
     sleeper::{Sleeper, Waker},
     snapshot::Snapshot,
     tenure::{TAKEN_AWAY, TenureState, Wanted},
@@ -69,6 +70,8 @@ struct State {
     tenures: HashMap<String, (Weak<TenureState>, u64)>,
     /// Waits that the thread has not seen yet.
     incoming: Vec<WaitEntry>,
+    /// What could not be ended yet, and the thread has not seen.
+    leftovers: Vec<Leftover>,
     /// Whether somebody wants to be told at once when a held lock changes.
     news: bool,
     /// Locks that news are newly wanted of: they may have changed before.
@@ -104,6 +107,15 @@ impl Reactor {
             state.news = true;
             state.asked.extend(tenure.names().iter().map(|name| name.encoded().to_owned()));
             0
+        });
+    }
+
+    /// Ends later what can't be ended now.
+    pub(super) fn leave_behind(&self, inner: &Arc<Inner>, leftover: Leftover) {
+        self.with_thread(inner, |state| {
+            let next = leftover.next;
+            state.leftovers.push(leftover);
+            next
         });
     }
 
@@ -179,6 +191,7 @@ fn start(inner: &Arc<Inner>) -> Result<Arc<Waker>> {
         waits: HashMap::new(),
         watching: false,
         unseen: true,
+        leftovers: Vec::new(),
         detector: Detector::default(),
         patient_until: 0,
     };
@@ -222,6 +235,8 @@ struct World {
     watching: bool,
     /// Whether anything has changed since deadlocks were last looked for, as far as the watch knows.
     unseen: bool,
+    /// What could not be ended yet.
+    leftovers: Vec<Leftover>,
     detector: Detector,
     /// Until when this turn waits for others, on the boot clock.
     patient_until: u64,
@@ -310,6 +325,8 @@ impl World {
         if let Some(at) = self.tend(inner) {
             next = next.min(at);
         }
+        self.leftovers.append(&mut inner.reactor().lock().leftovers);
+        next = next.min(leftovers::clear(inner, &mut self.leftovers));
         (next != u64::MAX).then_some(next)
     }
 

@@ -250,6 +250,11 @@ impl TenureState {
         true
     }
 
+    /// When its lease ends, on the boot clock.
+    pub(super) fn lease_end(&self) -> u64 {
+        self.lease_end.load(SeqCst)
+    }
+
     /// The boot time at which the guard counts itself lost, before anybody may end the lease.
     pub(super) fn lost_at(&self, inner: &Inner) -> u64 {
         let margin = safety_margin(self.ttl(), inner.commits.policy.faults);

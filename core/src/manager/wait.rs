@@ -24,6 +24,7 @@ use crate::{
 
 use super::{
     Inner, LockGuard, LockStatus, callback,
+    leftovers::Leftover,
     request::{Checked, Patience, WaitProgress},
     tenure::TenureState,
 };
@@ -268,7 +269,7 @@ impl WaitEntry {
     /// Acquires without queueing.
     pub(super) fn take_now(&mut self, inner: &Arc<Inner>) -> Result<LockGuard> {
         loop {
-            let mut outcomes = self.ask(inner, false, None)?;
+            let mut outcomes = self.ask(inner, false, None).inspect_err(|error| self.leave_behind(inner, error))?;
             if let Some(guard) = self.granted(inner, &outcomes) {
                 return Ok(guard);
             }
@@ -331,7 +332,7 @@ impl WaitEntry {
     }
 
     /// Gives back what it has of several steps, and its place in a queue.
-    fn let_go(&self, inner: &Inner) {
+    fn let_go(&self, inner: &Arc<Inner>) {
         if self.is_single() && self.upgrades.is_none() {
             return;
         }
@@ -341,7 +342,7 @@ impl WaitEntry {
     }
 
     /// Neither waits nor holds any more under any id; an upgrade is taken back.
-    fn leave(&self, inner: &Inner) {
+    fn leave(&self, inner: &Arc<Inner>) {
         let back = |at: usize| match &self.upgrades {
             Some(tenure) => Request::Convert(Conversion {
                 tenure: tenure.request(),
@@ -370,17 +371,18 @@ impl WaitEntry {
         }
         if let Err(error) = left {
             tracing::warn!(lock = %self.name(), %error, "a waiter could not leave the queue; it may be granted the lock for one claim window");
+            self.leave_behind(inner, &error);
         }
     }
 
     /// Ends the wait because it would never end by itself.
-    pub(super) fn fail(self, inner: &Inner, error: Error) {
+    pub(super) fn fail(self, inner: &Arc<Inner>, error: Error) {
         self.leave(inner);
         let _ = self.finish(Err(error));
     }
 
     /// A failure that may pass is waited out; others end the wait.
-    pub(super) fn stumble(mut self, inner: &Inner, error: Error) -> Verdict {
+    pub(super) fn stumble(mut self, inner: &Arc<Inner>, error: Error) -> Verdict {
         let now = inner.commits.clock.boot_ms();
         let failing = now.saturating_sub(*self.failing_since.get_or_insert(now));
         // Before it queues, whoever asked wants to know soon.
@@ -394,11 +396,27 @@ impl WaitEntry {
             return Verdict::Waits(self);
         }
         self.let_go(inner);
+        if self.is_single() || self.asked == 0 {
+            self.leave_behind(inner, &error);
+        }
         self.finish(Err(error))
     }
 
+    /// Of a question to a server that got no answer nobody knows whether it was carried out: what may have been
+    /// granted is given back when the server can be asked again.
+    fn leave_behind(&self, inner: &Arc<Inner>, error: &Error) {
+        if inner.remote.is_none() || self.upgrades.is_some() || error.retry() != Retry::Later {
+            return;
+        }
+        let cancel = Request::Cancel { ids: self.ids.clone() };
+        let mut requests = self.every_step(|_| cancel.clone());
+        requests.reverse();
+        let until = inner.commits.clock.boot_ms().saturating_add(self.checked.claim.ttl);
+        inner.reactor().leave_behind(inner, Leftover::new(inner, requests, self.by.clone(), until));
+    }
+
     /// Leaves the queue because of a timeout or a cancel.
-    pub(super) fn give_up(self, inner: &Inner, status: Option<&LockStatus>) -> Verdict {
+    pub(super) fn give_up(self, inner: &Arc<Inner>, status: Option<&LockStatus>) -> Verdict {
         self.leave(inner);
         let error = if self.is_cancelled() {
             Error::new(ErrorCode::Cancelled, format!("the wait for the lock {} was cancelled", self.title()))
