@@ -315,7 +315,7 @@ fn never_two_holders_while_servers_come_and_go() {
                 }
             });
         }
-        for round in 0..5_usize {
+        for round in 0..3_usize {
             let down = [round % 5, (round * 3 + 1) % 5];
             let before = taken.load(SeqCst);
             farm.stop(&down);
@@ -329,6 +329,6 @@ fn never_two_holders_while_servers_come_and_go() {
         }
         over.store(true, SeqCst);
     });
-    assert!(taken.load(SeqCst) >= 15);
+    assert!(taken.load(SeqCst) >= 9);
     farm.served.iter().for_each(|(served, _)| assert_sound(&served.repository()));
 }

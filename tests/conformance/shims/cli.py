@@ -18,7 +18,7 @@ from wire import decode, say
 GIT_LOCK = sys.argv[1]
 OPERATIONS = (
     "open close acquire try start cancel look extend release token-of wanted watch handle detach handle-of "
-    "resume extend-handle release-handle status update-refs verify list graph log break clean doctor"
+    "resume extend-handle release-handle status update-refs push verify list graph log break clean doctor"
 )
 #: What a run's command prints once it holds the lock; it ends with its input.
 HOLD = 'echo "$GIT_LOCK_TOKEN $GIT_LOCK_HANDLE"; exec cat >/dev/null'
@@ -145,6 +145,8 @@ class Shim:
                 words = [word for key in ("change", "also") if get(key) for word in ("--change", fields[key])]
                 message = ["-m", fields["message"]] if get("message") else []
                 self.run("update-ref", *words, *message, held.handle)
+            case "push":
+                self.run("push", held.handle, *[fields[key] for key in ("refspec", "also") if get(key)])
             case "verify":
                 self.run("verify", fields["name"], fields["token"])
             case "status":

@@ -10,7 +10,7 @@ const gitlock = createRequire(import.meta.url)(process.argv[2]);
 
 const OPERATIONS =
   'open close acquire try start cancel look extend release upgrade start-upgrade downgrade token-of wanted heed watch ' +
-  'handle detach handle-of resume extend-handle release-handle update-refs verify status list graph log break clean doctor';
+  'handle detach handle-of resume extend-handle release-handle update-refs push verify status list graph log break clean doctor';
 
 const NUMBERS = ['ttl', 'wait', 'priority', 'slots'];
 const decode = (value) => value.replace(/%([0-9A-F]{2})/gi, (_, hex) => String.fromCharCode(parseInt(hex, 16)));
@@ -161,6 +161,9 @@ async function answer(verb, fields) {
       await lock.updateRefs(['change', 'also'].filter((key) => key in fields).map((key) => fields[key]), {
         message: fields.message,
       });
+      return {};
+    case 'push':
+      await lock.push(...['refspec', 'also'].filter((key) => key in fields).map((key) => fields[key]));
       return {};
     case 'verify':
       await locks.verify(name, Number(fields.token));

@@ -117,6 +117,8 @@ class Shim:
                 self.manager.release(fields["handle"])
             case "update-refs":
                 lock.update_refs(changes(fields), message=get("message"))
+            case "push":
+                lock.push(*refspecs(fields))
             case "verify":
                 self.manager.verify(fields["name"], int(fields["token"]))
             case "status":
@@ -136,6 +138,10 @@ class Shim:
             case other:
                 raise NotImplementedError(other)
         return {}
+
+
+def refspecs(fields):
+    return [fields[key] for key in ("refspec", "also") if key in fields]
 
 
 def changes(fields):
@@ -248,6 +254,10 @@ class Asyncio(Shim):
                 changed = self.held[fields["guard"]].update_refs(changes(fields), message=fields.get("message"))
                 if changed is not None:
                     await changed
+            case "push":
+                pushed = self.held[fields["guard"]].push(*refspecs(fields))
+                if pushed is not None:
+                    await pushed
             case "release":
                 # What was resumed is a lock for threads.
                 ended = self.held[fields["guard"]].release()
@@ -265,7 +275,7 @@ class Asyncio(Shim):
 OPERATIONS = (
     "open close acquire try start cancel look extend release upgrade start-upgrade downgrade "
     "token-of wanted heed watch handle detach fork handle-of resume extend-handle release-handle "
-    "status update-refs verify list graph log break clean doctor"
+    "status update-refs push verify list graph log break clean doctor"
 )
 
 

@@ -12,12 +12,12 @@ use std::{
 };
 
 use gitlock::{
-    CancelToken, Error, ErrorCode, LockGuard, LockHandle, LockManager, LockRequest, Options, RefUpdate, Result,
-    Waiting, json,
+    CancelToken, Error, ErrorCode, LockGuard, LockHandle, LockManager, LockRequest, Options, PushSpec, RefUpdate,
+    Result, Waiting, json,
 };
 
 const OPERATIONS: &str = "open close acquire try start cancel look extend release upgrade start-upgrade downgrade \
-    token-of wanted heed watch handle detach fork handle-of resume extend-handle release-handle status update-refs \
+    token-of wanted heed watch handle detach fork handle-of resume extend-handle release-handle status update-refs push \
     verify list graph log break clean doctor";
 
 type Fields = BTreeMap<String, String>;
@@ -241,6 +241,11 @@ impl Shim {
                 let lines = [get("change"), get("also")].into_iter().flatten();
                 let updates = lines.map(str::parse).collect::<Result<Vec<RefUpdate>>>()?;
                 self.with(fields, |guard| guard.update_refs(&updates, get("message")))?;
+            }
+            "push" => {
+                let texts = [get("refspec"), get("also")].into_iter().flatten();
+                let specs = texts.map(str::parse).collect::<Result<Vec<PushSpec>>>()?;
+                self.with(fields, |guard| guard.push(&specs))?;
             }
             "verify" => {
                 let token = fields["token"].parse().unwrap_or_default();

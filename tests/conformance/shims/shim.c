@@ -15,7 +15,7 @@
 static const char *const OPERATIONS =
     "open close acquire try start cancel look extend release upgrade start-upgrade downgrade "
     "token-of wanted heed watch handle detach fork handle-of resume extend-handle release-handle "
-    "status update-refs verify list graph log break clean doctor";
+    "status update-refs push verify list graph log break clean doctor";
 
 /* ------------------------------------------------------------------ lines */
 
@@ -371,6 +371,9 @@ static int32_t carry_out(const char *verb, const struct fields *fields, char **l
   else if (strcmp(verb, "update-refs") == 0) {
     const char *const changes[] = {get(fields, "change"), get(fields, "also")};
     code = gitlock_guard_update_refs(guard, changes, changes[1] != NULL ? 2 : 1, get(fields, "message"));
+  } else if (strcmp(verb, "push") == 0) {
+    const char *const refspecs[] = {get(fields, "refspec"), get(fields, "also")};
+    code = gitlock_guard_push(guard, refspecs, refspecs[1] != NULL ? 2 : 1);
   } else if (strcmp(verb, "verify") == 0) code = gitlock_verify(manager, name, strtoull(get(fields, "token"), NULL, 10));
   else if (strcmp(verb, "status") == 0) code = gitlock_status(manager, name, &text);
   else if (strcmp(verb, "list") == 0) code = gitlock_list(manager, &text);

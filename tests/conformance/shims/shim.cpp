@@ -14,7 +14,7 @@ namespace {
 
 const char *const operations = "open close acquire try start cancel look extend release upgrade start-upgrade downgrade "
                                "token-of wanted heed watch handle detach fork handle-of resume extend-handle "
-                               "release-handle status update-refs verify list graph log break clean doctor";
+                               "release-handle status update-refs push verify list graph log break clean doctor";
 
 using fields = std::map<std::string, std::string>;
 using gitlock::milliseconds;
@@ -225,6 +225,10 @@ struct shim {
       std::vector<std::string> changes{given.at("change")};
       if (given.count("also") != 0) changes.push_back(given.at("also"));
       guard(given).update_refs(changes, get(given, "message").value_or(""));
+    } else if (verb == "push") {
+      std::vector<std::string> refspecs{given.at("refspec")};
+      if (given.count("also") != 0) refspecs.push_back(given.at("also"));
+      guard(given).push(refspecs);
     } else if (verb == "verify") manager->verify(name, std::stoull(given.at("token")));
     else if (verb == "status") told.add("json", manager->status(name));
     else if (verb == "list") told.add("json", manager->list());

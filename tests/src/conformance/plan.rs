@@ -74,6 +74,11 @@ pub(super) fn plan<'a>(
             plan.excused.extend(scenario.codes());
             continue;
         }
+        if let (Some(why), Site::Here) = (&scenario.only_there, site) {
+            plan.skipped.push(format!("{}: only at a remote: {why}", scenario.name));
+            plan.excused.extend(scenario.codes());
+            continue;
+        }
         let other_refs = scenario.only_files.as_ref().filter(|_| crate::git::ref_format() != "files");
         if let Some(why) = other_refs {
             plan.skipped.push(format!("{}: not for refs of this format: {why}", scenario.name));
@@ -230,6 +235,8 @@ mod tests {
         assert_eq!((made.runs.len(), &*made.skipped), (0, &["x: not at a remote: a reason".to_owned()][..]));
         assert!(made.excused.contains(&ErrorCode::Held));
         assert!(!plan(&there, &all, Extent::Whole, &Site::Here).runs.is_empty());
+        let scenario = parse("x", "x", "title: t\nroles: A\nremotes: only (a reason)\nA: try x -> HELD").unwrap();
+        assert!(scenario.only_there.as_deref() == Some("a reason") && scenario.only_here.is_none());
         assert!(parse("x", "x", "title: t\nroles: A\nremotes: none\nA: list").is_err());
     }
 }

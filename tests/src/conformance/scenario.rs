@@ -28,6 +28,8 @@ pub(super) struct Scenario {
     pub(super) only_files: Option<String>,
     /// Why it is for repositories of this machine alone.
     pub(super) only_here: Option<String>,
+    /// Why it is played only with the locks at a server.
+    pub(super) only_there: Option<String>,
     pub(super) steps: Vec<Step>,
 }
 
@@ -120,6 +122,7 @@ pub(super) fn parse(name: &str, file: &str, text: &str) -> Result<Scenario, Stri
         except: Vec::new(),
         only_files: None,
         only_here: None,
+        only_there: None,
         steps: Vec::new(),
     };
     let mut known = BTreeSet::from(["repo".to_owned()]);
@@ -208,8 +211,11 @@ fn header(scenario: &mut Scenario, subject: &str, rest: &str) -> Result<(), Stri
             scenario.only_files = Some(why.ok_or("write `refs: files (why)`")?.to_owned());
         }
         "remotes" => {
-            let why = rest.strip_prefix("none (").and_then(|why| why.strip_suffix(')'));
-            scenario.only_here = Some(why.ok_or("write `remotes: none (why)`")?.to_owned());
+            let why = |word: &str| rest.strip_prefix(word)?.strip_prefix(" (")?.strip_suffix(')').map(str::to_owned);
+            (scenario.only_here, scenario.only_there) = (why("none"), why("only"));
+            if scenario.only_here.is_none() && scenario.only_there.is_none() {
+                return Err("write `remotes: none (why)` or `remotes: only (why)`".to_owned());
+            }
         }
         "build" if rest == "with faults" => scenario.faults = true,
         "build" => return Err(format!("{rest:?} is no build; there is `with faults`")),

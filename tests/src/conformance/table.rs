@@ -68,6 +68,7 @@ pub(super) const OPERATIONS: &[Operation] = &[
     ask("log", &["name"], &["most"]),
     ask("break", &["name"], &["tenure", "reason"]),
     ask("update-refs", &["guard", "change"], &["also", "message"]),
+    ask("push", &["guard", "refspec"], &["also"]),
     ask("verify", &["name", "token"], &[]),
     ask("clean", &[], &["grace"]),
     ask("doctor", &[], &["fix"]),
