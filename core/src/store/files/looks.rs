@@ -24,7 +24,7 @@ const APART: u64 = 60_000;
 /// After a look nobody looks through everything again for so long, in milliseconds, and longer where
 /// there is much to look through: another millisecond for each of so many bytes.
 const PAUSE: u64 = 1_000;
-const PAUSE_FOR_BYTES: u64 = 4 << 10;
+const PAUSE_FOR_BYTES: u64 = 16 << 10;
 
 /// How much of the log's end is looked through in any case, in bytes: about as much as the busiest
 /// lock writes in that time.

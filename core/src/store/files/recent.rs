@@ -31,6 +31,13 @@ use super::{
 /// When one generation of the log is full, in bytes. Two are kept.
 const GENERATION: u64 = 8 << 20;
 
+/// For how long a full generation goes on growing if the one before it is younger, in milliseconds: a `git gc`
+/// may take so long between looking what is referred to and deleting the rest.
+const YOUNG: u64 = 60_000;
+
+/// How large one may become by that, in bytes.
+const LARGEST: u64 = 64 << 20;
+
 /// After how many entries a process looks whether the log was rotated by another.
 const LOOK_EVERY: u32 = 64;
 
@@ -130,7 +137,7 @@ impl State {
             let mut file = store.open_state_file("recent", &options)?;
             // What was pruned is written again now or never.
             let last_look = || restore_seen(store, &read_log(store, Window::EVERYTHING));
-            if file.metadata()?.size() >= GENERATION && looks::rotate(store, &file, last_look)? {
+            if is_full(store, file.metadata()?.size()) && looks::rotate(store, &file, last_look)? {
                 file = store.open_state_file("recent", &options)?;
             }
             self.file = Some(file);
@@ -142,11 +149,23 @@ impl State {
     }
 }
 
+/// Whether a generation of this size is to be followed by another.
+fn is_full(store: &FilesStore, size: u64) -> bool {
+    if !(GENERATION..LARGEST).contains(&size) {
+        return size >= LARGEST;
+    }
+    let before = std::fs::metadata(store.common_dir().join("gitlock/recent.1")).and_then(|meta| meta.modified());
+    let ended = before.ok().and_then(|at| at.duration_since(std::time::UNIX_EPOCH).ok()).map(crate::clock::millis);
+    // Of a clock that was set back nothing can be told.
+    let now = store.rules.clock.now().wall;
+    ended.is_none_or(|ended| ended > now || now - ended >= YOUNG)
+}
+
 fn read_from(path: PathBuf, from: u64, log: &mut Vec<u8>) -> io::Result<()> {
     let mut file = File::open(path)?;
     file.seek(SeekFrom::Start(from))?;
-    // Two generations at most, but who knows what somebody put there.
-    file.take(2 * GENERATION).read_to_end(log)?;
+    // No more than that, but who knows what somebody put there.
+    file.take(2 * LARGEST).read_to_end(log)?;
     log.push(b'\n');
     Ok(())
 }
@@ -283,10 +302,18 @@ mod tests {
         let folder = dir.path().join(".git/gitlock");
         std::fs::rename(folder.join("recent"), folder.join("recent.1")).unwrap();
         std::fs::write(folder.join("recent"), vec![b'\n'; GENERATION as usize]).unwrap();
+        let logged = |id: &Oid, of: &FilesStore| {
+            read_log(of, Window::EVERYTHING).windows(40).any(|hex| hex == id.to_string().as_bytes())
+        };
+        commit(&open(), &name, 5);
+        assert!(logged(&ids[2], &open()), "a busy log grows until the generation before it is old enough");
         let store = open();
+        let old = store.rules.clock.now().wall - YOUNG - 1_000;
+        let old = std::time::UNIX_EPOCH + std::time::Duration::from_millis(old);
+        File::options().append(true).open(folder.join("recent.1")).unwrap().set_modified(old).unwrap();
         std::fs::remove_file(store.loose.object_path(&object::to_gix(&ids[2]))).unwrap();
-        commit(&store, &name, 5);
-        assert!(!read_log(&store, Window::EVERYTHING).windows(40).any(|hex| hex == ids[2].to_string().as_bytes()));
+        commit(&store, &name, 6);
+        assert!(!logged(&ids[2], &store));
         assert!(store.has_object(&ids[2]));
     }
 
