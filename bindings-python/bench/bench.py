@@ -106,7 +106,9 @@ children: list[subprocess.Popen[bytes]] = []
 
 def main(rust: str, c: str) -> None:
     shm = Path("/dev/shm")
-    with tempfile.TemporaryDirectory(prefix="gitlock-bench-", dir=shm if shm.is_dir() else None) as name:
+    folder = shm if shm.is_dir() else None
+    # gitlock tidies up a while after a change, and may put a file there meanwhile.
+    with tempfile.TemporaryDirectory(prefix="gitlock-bench-", dir=folder, ignore_cleanup_errors=True) as name:
         folder = Path(name)
         repository = folder / "repository"
         subprocess.run(["git", "init", "-q", repository], check=True)
