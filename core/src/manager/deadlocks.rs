@@ -56,6 +56,8 @@ impl WaitGraph {
 #[derive(Default)]
 pub(super) struct Detector {
     looked: u64,
+    /// Whether the last look could not be taken, so that it has to be taken again whatever has changed.
+    failed: bool,
     listed: Vec<(RefName, Oid)>,
     known: HashMap<LockName, Snapshot>,
     /// What the last reading found, by the ids in each cycle.
@@ -76,10 +78,12 @@ impl Detector {
     /// `unchanged`: nothing has changed since the last look, which then needn't be asked for.
     pub(super) fn look(&mut self, inner: &Arc<Inner>, unchanged: bool, own: impl Fn(&str) -> bool) -> Vec<Cycle> {
         self.looked = inner.commits.clock.boot_ms();
-        if unchanged && self.suspects.is_empty() {
+        if unchanged && self.suspects.is_empty() && !self.failed {
             return Vec::new();
         }
-        let mut cycles = self.read(inner).unwrap_or_else(|error| {
+        let read = self.read(inner);
+        self.failed = read.is_err();
+        let mut cycles = read.unwrap_or_else(|error| {
             tracing::debug!(%error, "nobody can tell whether there is a deadlock");
             Vec::new()
         });
