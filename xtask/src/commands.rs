@@ -31,6 +31,7 @@ pub(crate) fn test(root: &Path) -> Result<(), String> {
     crate::python::test(root)?;
     crate::node::test(root)?;
     crate::examples::test(root)?;
+    crate::demo::run(root)?;
     crate::conformance::run_with(root, &[])?;
     let remote = ["--remote", "git,http,ssh-kept", "--once", "--jobs", "4"].map(str::to_owned);
     crate::conformance::run_with(root, &remote)?;

@@ -47,7 +47,7 @@ pub(crate) fn run(root: &Path) -> Result<(), String> {
     let mut workers = Vec::new();
     for (before, build) in builds.iter().enumerate() {
         workers.push(demo.build(&format!("worker-{} ({})", before + 2, build.language), build)?);
-        demo.until("it queues", || demo.status().is_ok_and(|status| status.matches("waits").count() > before))?;
+        demo.until("it queues", || demo.status().is_ok_and(|status| status.matches("  waiting ").count() > before))?;
     }
     say("Who holds, and who waits (`git lock status build-lock`):");
     print!("{}", demo.status()?);
