@@ -28,6 +28,7 @@ export type ErrorCode =
   | 'SLOTS_DIFFER'
   | 'REF_CHANGED'
   | 'REFS_REFUSED'
+  | 'SYNC_CONFLICT'
   | 'INTERNAL';
 
 /** Whether trying again can help: not before something changes, once somebody lets go, or at once from the start. */
@@ -234,6 +235,14 @@ export declare class RefsRefused extends LockError {
   static readonly retry: 'never';
   readonly code: 'REFS_REFUSED';
   readonly retry: 'never';
+}
+
+/** Two hold the same lock in two repositories that were to be synced, and neither was to be overruled. */
+export declare class SyncConflict extends LockError {
+  static readonly code: 'SYNC_CONFLICT';
+  static readonly retry: 'later';
+  readonly code: 'SYNC_CONFLICT';
+  readonly retry: 'later';
 }
 
 /** gitlock itself failed: a panic was caught at the border to another language. A bug. */

@@ -45,6 +45,7 @@ const Deadlock = define('Deadlock', 'DEADLOCK', 'from-start');
 const SlotsDiffer = define('SlotsDiffer', 'SLOTS_DIFFER', 'never');
 const RefChanged = define('RefChanged', 'REF_CHANGED', 'from-start');
 const RefsRefused = define('RefsRefused', 'REFS_REFUSED', 'never');
+const SyncConflict = define('SyncConflict', 'SYNC_CONFLICT', 'later');
 const InternalError = define('InternalError', 'INTERNAL', 'never');
 
 const BY_CODE = Object.freeze({
@@ -72,6 +73,7 @@ const BY_CODE = Object.freeze({
   SLOTS_DIFFER: SlotsDiffer,
   REF_CHANGED: RefChanged,
   REFS_REFUSED: RefsRefused,
+  SYNC_CONFLICT: SyncConflict,
   INTERNAL: InternalError,
 });
 
@@ -108,6 +110,7 @@ module.exports = {
   SlotsDiffer,
   RefChanged,
   RefsRefused,
+  SyncConflict,
   InternalError,
   BY_CODE,
   fromJson,

@@ -27,6 +27,7 @@ export const {
   SlotsDiffer,
   RefChanged,
   RefsRefused,
+  SyncConflict,
   InternalError,
   BY_CODE,
 } = errors;

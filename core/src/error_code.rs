@@ -107,6 +107,8 @@ codes! {
     RefChanged = 24, "REF_CHANGED", exit 4, FromStart;
     /// Git, a server, or one of their hooks, refused to change other refs under the lock.
     RefsRefused = 25, "REFS_REFUSED", exit 4, Never;
+    /// Two hold the same lock in two repositories that were to be synced, and neither was to be overruled.
+    SyncConflict = 26, "SYNC_CONFLICT", exit 1, Later;
     /// gitlock itself failed: a panic was caught at the border to another language. A bug.
     Internal = 21, "INTERNAL", exit 4, Never;
 }

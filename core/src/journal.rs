@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use crate::{
-    lock::{Ended, JournalTip},
+    lock::{Bound, Cause, Claim, Ended, Holder, JournalTip, Mode},
     name::LockName,
     store::{CommitDraft, CommitView, Oid, Parent, Signature},
 };
@@ -33,7 +33,8 @@ pub(crate) struct Tip {
 pub struct JournalEntry {
     /// The commit.
     pub commit: String,
-    /// How it ended: `released`, `expired`, `owner died`, `broken` or `cancelled`.
+    /// How it ended: `released`, `expired`, `owner died`, `broken` or `cancelled`; after a sync with another
+    /// repository also `ended elsewhere` or `overruled`, and `goes on` for one that hadn't ended after all.
     pub outcome: String,
     /// The tenure's id; empty if its record couldn't be read.
     pub id: String,
@@ -206,10 +207,33 @@ pub(crate) fn entry(id: &Oid, commit: &CommitView) -> JournalEntry {
     entry
 }
 
+/// A tenure as another journal is to tell of it; `None` for what is no tenure's end.
+pub(crate) fn ended(entry: JournalEntry) -> Option<Ended> {
+    let cause = Cause::parse(&entry.outcome)?;
+    let claim = Claim {
+        id: Some(entry.id).filter(|id| !id.is_empty())?,
+        owner: entry.owner,
+        fingerprint: String::new(),
+        mode: Mode::parse(&entry.mode).unwrap_or(Mode::Exclusive),
+        ttl: 0,
+        bound: Bound::Lease,
+        process: None,
+        pid: entry.pid.and_then(|pid| u32::try_from(pid).ok()).unwrap_or(0),
+        hostname: entry.hostname,
+        reason: entry.reason,
+        slots: None,
+        upgrades: None,
+        extra: Default::default(),
+    };
+    let (acquired_at, waited, token) = (entry.acquired_at.unwrap_or(0), entry.waited.unwrap_or(0), entry.token);
+    let holder = Holder { claim, acquired_at, timeout: 0, token, end: None, waited, slot: None, priority: 0 };
+    let (at, highest_token) = (entry.ended_at.unwrap_or(0), token.unwrap_or(0));
+    Some(Ended { holder: Some(holder), cause, at, reason: entry.break_reason, highest_token })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::lock::{Bound, Cause, Claim, Holder, Mode};
 
     fn ended(id: &str, token: u64, reason: &str) -> Ended {
         let claim = Claim {
@@ -227,8 +251,16 @@ mod tests {
             upgrades: None,
             extra: Default::default(),
         };
-        let holder =
-            Holder { claim, acquired_at: 1_000, timeout: 30_000, token: Some(token), end: None, waited: 5, slot: None };
+        let holder = Holder {
+            claim,
+            acquired_at: 1_000,
+            timeout: 30_000,
+            token: Some(token),
+            end: None,
+            waited: 5,
+            slot: None,
+            priority: 0,
+        };
         Ended { holder: Some(holder), cause: Cause::Released, at: 2_000, reason: None, highest_token: token }
     }
 

@@ -8,8 +8,8 @@ use serde_json::json;
 pub use serde_json::Value;
 
 use crate::{
-    Cleaned, Cycle, Error, Finding, Holder, HolderStatus, JournalEntry, Listing, LockStatus, WaitEdge, WaitGraph,
-    WaiterStatus, Wanted, clock::millis,
+    Cleaned, Cycle, Error, Finding, Holder, HolderStatus, JournalEntry, Listing, LockStatus, SyncChange, Synced,
+    WaitEdge, WaitGraph, WaiterStatus, Wanted, clock::millis, lock::merge,
 };
 
 /// What a record says of a holder.
@@ -30,6 +30,8 @@ pub fn holder(holder: &Holder) -> Value {
         "waited": holder.waited,
         "slot": holder.slot,
         "slots": claim.slots,
+        "priority": holder.priority,
+        "from": merge::origin(holder),
     })
 }
 
@@ -145,6 +147,23 @@ pub fn cleaned(cleaned: &Cleaned) -> Value {
         "locks": cleaned.locks.iter().map(|name| name.as_str()).collect::<Vec<_>>(),
         "objectsDeleted": cleaned.objects_deleted,
         "objectsWaiting": cleaned.objects_waiting,
+    })
+}
+
+/// What a sync has changed.
+pub fn synced(synced: &Synced) -> Value {
+    let change = |change: &SyncChange| {
+        json!({
+            "name": change.name.as_str(),
+            "fate": change.fate.as_str(),
+            "holder": holder(&change.holder),
+            "other": change.fate.other().map(holder),
+        })
+    };
+    let left = |(name, why): &(crate::LockName, String)| json!({ "name": name.as_str(), "problem": why });
+    json!({
+        "changes": synced.changes.iter().map(change).collect::<Vec<_>>(),
+        "left": synced.left.iter().map(left).collect::<Vec<_>>(),
     })
 }
 

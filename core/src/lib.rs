@@ -49,6 +49,7 @@ pub mod process;
 pub mod push_spec;
 pub mod ref_update;
 pub mod store;
+pub mod sync;
 
 mod cancel;
 mod fork;
@@ -72,3 +73,4 @@ pub use options::{DEFAULT_TTL, Options};
 pub use push_spec::PushSpec;
 pub use ref_update::RefUpdate;
 pub use store::remote::init_server;
+pub use sync::{SyncChange, SyncFate, SyncStrategy, Synced};

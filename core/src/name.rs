@@ -4,6 +4,7 @@ use std::fmt;
 
 use crate::error::{Error, Result};
 use crate::error_code::ErrorCode;
+use crate::lock::fingerprint;
 
 /// The longest encoded name, in bytes.
 pub const MAX_NAME_BYTES: usize = 200;
@@ -171,6 +172,11 @@ impl RefName {
         RefName(name.into())
     }
 
+    /// The ref below this prefix that is called like a lock.
+    pub(crate) fn within(prefix: &str, name: &LockName) -> RefName {
+        RefName(format!("{prefix}/{}", name.encoded))
+    }
+
     /// The full name.
     pub fn as_str(&self) -> &str {
         &self.0
@@ -194,6 +200,7 @@ impl fmt::Debug for RefName {
 pub struct Namespace {
     locks: String,
     journals: String,
+    tracking: String,
 }
 
 /// The lock prefix unless another is configured.
@@ -236,18 +243,18 @@ impl Namespace {
         if rest.split('/').any(|component| component.ends_with(".lock")) {
             return refuse("a component ends in .lock".to_owned());
         }
-        let journals = match prefix.strip_suffix("/locks") {
-            Some(parent) => format!("{parent}/journal"),
-            None => format!("{prefix}-journal"),
+        let beside = |what: &str| match prefix.strip_suffix("/locks") {
+            Some(parent) => format!("{parent}/{what}"),
+            None => format!("{prefix}-{what}"),
         };
-        Ok(Namespace { locks: prefix.to_owned(), journals })
+        Ok(Namespace { locks: prefix.to_owned(), journals: beside("journal"), tracking: beside("tracking") })
     }
 
     /// Whether a ref of this full name is gitlock's own, to be changed by nobody else.
     pub(crate) fn owns(&self, name: &str) -> bool {
         let within =
             |prefix: &str| name.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
-        within(&self.locks) || within(&self.journals)
+        within(&self.locks) || within(&self.journals) || within(&self.tracking)
     }
 
     /// The lock prefix, without a slash at its end.
@@ -258,6 +265,15 @@ impl Namespace {
     /// The journal prefix, without a slash at its end.
     pub fn journals(&self) -> &str {
         &self.journals
+    }
+
+    /// The prefix below which it is remembered how locks were at this place when they were synced with it.
+    pub(crate) fn tracking(&self, place: &str) -> String {
+        let place = encode(place);
+        if place.len() <= MAX_NAME_BYTES {
+            return format!("{}/{place}", self.tracking);
+        }
+        format!("{}/{}", self.tracking, encode(&fingerprint::hash(&place)))
     }
 
     /// The ref that is this lock.
@@ -274,11 +290,17 @@ impl Namespace {
     pub fn lock_of(&self, name: &RefName) -> Option<LockName> {
         LockName::decode(name.0.strip_prefix(&self.locks)?.strip_prefix('/')?)
     }
+
+    /// The lock whose journal a ref is.
+    pub(crate) fn journal_of(&self, name: &RefName) -> Option<LockName> {
+        LockName::decode(name.0.strip_prefix(&self.journals)?.strip_prefix('/')?)
+    }
 }
 
 impl Default for Namespace {
     fn default() -> Namespace {
-        Namespace { locks: DEFAULT_PREFIX.to_owned(), journals: "refs/gitvan/journal".to_owned() }
+        let beside = |what: &str| format!("refs/gitvan/{what}");
+        Namespace { locks: DEFAULT_PREFIX.to_owned(), journals: beside("journal"), tracking: beside("tracking") }
     }
 }
 

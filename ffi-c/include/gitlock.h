@@ -137,6 +137,10 @@ typedef enum {
    */
   GITLOCK_REFS_REFUSED = 25,
   /**
+   * Two hold the same lock in two repositories that were to be synced, and neither was to be overruled.
+   */
+  GITLOCK_SYNC_CONFLICT = 26,
+  /**
    * gitlock itself failed: a panic was caught at the border to another language. A bug.
    */
   GITLOCK_INTERNAL = 21,

@@ -55,6 +55,8 @@ pub enum gitlock_code {
     GITLOCK_REF_CHANGED = 24,
     /// Git, a server, or one of their hooks, refused to change other refs under the lock.
     GITLOCK_REFS_REFUSED = 25,
+    /// Two hold the same lock in two repositories that were to be synced, and neither was to be overruled.
+    GITLOCK_SYNC_CONFLICT = 26,
     /// gitlock itself failed: a panic was caught at the border to another language. A bug.
     GITLOCK_INTERNAL = 21,
 }
@@ -71,7 +73,7 @@ pub enum gitlock_retry {
 }
 
 /// The words.
-pub(crate) const NAMES: [(i32, &CStr); 26] = [
+pub(crate) const NAMES: [(i32, &CStr); 27] = [
     (0, c"OK"),
     (1, c"HELD"),
     (2, c"TIMEOUT"),
@@ -97,5 +99,6 @@ pub(crate) const NAMES: [(i32, &CStr); 26] = [
     (23, c"SLOTS_DIFFER"),
     (24, c"REF_CHANGED"),
     (25, c"REFS_REFUSED"),
+    (26, c"SYNC_CONFLICT"),
     (21, c"INTERNAL"),
 ];

@@ -186,6 +186,13 @@ class RefsRefused(LockError):
     retry = "never"
 
 
+class SyncConflict(LockError):
+    """Two hold the same lock in two repositories that were to be synced, and neither was to be overruled."""
+
+    code = "SYNC_CONFLICT"
+    retry = "later"
+
+
 class InternalError(LockError):
     """gitlock itself failed: a panic was caught at the border to another language. A bug."""
 
@@ -219,6 +226,7 @@ BY_CODE: dict[str, type[LockError]] = {
     "SLOTS_DIFFER": SlotsDiffer,
     "REF_CHANGED": RefChanged,
     "REFS_REFUSED": RefsRefused,
+    "SYNC_CONFLICT": SyncConflict,
     "INTERNAL": InternalError,
 }
 

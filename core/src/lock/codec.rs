@@ -112,6 +112,9 @@ fn further_fields<M: SerializeMap>(map: &mut M, holder: &Holder) -> Result<(), M
     if let Some(slot) = holder.slot {
         map.serialize_entry("slot", &slot)?;
     }
+    if holder.priority != 0 {
+        map.serialize_entry("priority", &holder.priority)?;
+    }
     shared_tail(map, claim)
 }
 
@@ -229,9 +232,6 @@ pub fn decode(bytes: &[u8]) -> Result<Record, Unreadable> {
         },
     }
     fields.remove("rev");
-    fn order(holder: &Holder) -> (Option<u64>, u64, &str) {
-        (holder.token, holder.acquired_at, &holder.claim.id)
-    }
     let read = |fields: Map<String, Value>, also: Value, queue: Value| -> Result<Record, String> {
         let mut holders = vec![Fields(fields).holder()?];
         for other in array("also", also)? {
@@ -245,15 +245,16 @@ pub fn decode(bytes: &[u8]) -> Result<Record, Unreadable> {
             return Err(format!("it queues more than {MAX_WAITERS} waiters"));
         }
         // The order of grants: `also` keeps it but for the one at the top level.
-        holders.sort_by(|a, b| order(a).cmp(&order(b)));
         waiters.sort_by_key(queue::order);
+        let mut record = Record { holders, queue: waiters };
+        record.sort();
         let mut ids: Vec<&str> =
-            holders.iter().map(|h| &*h.claim.id).chain(waiters.iter().map(|w| &*w.claim.id)).collect();
+            record.holders.iter().map(|h| &*h.claim.id).chain(record.queue.iter().map(|w| &*w.claim.id)).collect();
         ids.sort_unstable();
         if ids.windows(2).any(|pair| pair[0] == pair[1]) {
             return Err("an id stands in it twice".to_owned());
         }
-        Ok(Record { holders, queue: waiters })
+        Ok(record)
     };
     let (also, queue) = (fields.remove("also").unwrap_or_default(), fields.remove("queue").unwrap_or_default());
     read(fields, also, queue).map_err(Unreadable::Corrupt)
@@ -427,6 +428,17 @@ impl Fields {
         })
     }
 
+    fn signed(&mut self, key: &str) -> Result<i64, String> {
+        match self.0.remove(key) {
+            None | Some(Value::Null) => Ok(0),
+            Some(value) => value.as_i64().ok_or_else(|| format!("{key:?} isn't a whole number")),
+        }
+    }
+
+    fn priority(&mut self) -> Result<i32, String> {
+        i32::try_from(self.signed("priority")?).map_err(|_| "\"priority\" is too large".to_owned())
+    }
+
     fn holder(mut self) -> Result<Holder, String> {
         let acquired_at = self.number("acquiredAt")?.ok_or("\"acquiredAt\" is missing")?;
         let timeout = self.number("timeout")?.ok_or("\"timeout\" is missing")?;
@@ -437,19 +449,13 @@ impl Fields {
         };
         let (token, end) = (self.number("token")?, self.boot_time("end")?);
         let waited = self.number("waited")?.unwrap_or_default();
-        let slot = self.small("slot")?;
-        Ok(Holder { acquired_at, timeout, token, end, waited, slot, claim: self.claim(exclusive, timeout)? })
+        let (slot, priority) = (self.small("slot")?, self.priority()?);
+        Ok(Holder { acquired_at, timeout, token, end, waited, slot, priority, claim: self.claim(exclusive, timeout)? })
     }
 
     fn waiter(mut self) -> Result<Waiter, String> {
         let since = self.number("since")?.ok_or("a waiter has no \"since\"")?;
-        let signed = |key: &str, value: Option<Value>| match value {
-            None | Some(Value::Null) => Ok(0),
-            Some(value) => value.as_i64().ok_or_else(|| format!("{key:?} isn't a whole number")),
-        };
-        let rank = signed("rank", self.0.remove("rank"))?;
-        let priority = signed("priority", self.0.remove("priority"))?;
-        let priority = i32::try_from(priority).map_err(|_| "\"priority\" is too large".to_owned())?;
+        let (rank, priority) = (self.signed("rank")?, self.priority()?);
         let (until, end) = (self.number("until")?, self.boot_time("end")?);
         if !self.0.contains_key("ttl") {
             return Err("a waiter has no \"ttl\"".to_owned());

@@ -22,7 +22,8 @@ fn claim(id: &str, mode: Mode) -> Claim {
 }
 
 fn holder(id: &str, mode: Mode, acquired_at: u64, timeout: u64) -> Holder {
-    Holder { claim: claim(id, mode), acquired_at, timeout, token: Some(acquired_at), end: None, waited: 0, slot: None }
+    let claim = claim(id, mode);
+    Holder { claim, acquired_at, timeout, token: Some(acquired_at), end: None, waited: 0, slot: None, priority: 0 }
 }
 
 fn waiter(id: &str, rank: i64) -> Waiter {
@@ -186,7 +187,7 @@ fn unknown_fields_belong_to_their_tenure() {
     // The other one comes to the top, and a waiter becomes a holder.
     record.holders[1].timeout = 1_000;
     let Waiter { claim, .. } = record.queue.remove(0);
-    record.holders.push(Holder { claim, acquired_at: 4, timeout: 1, token: Some(3), end: None, waited: 0, slot: None });
+    record.holders.push(Holder { claim, token: Some(3), ..holder("x", Mode::Shared, 4, 1) });
     let value = json_of(&record);
     assert_eq!((&value["id"], &value["x-also"]), (&json!("b"), &json!(true)));
     assert_eq!((&value["also"][0]["id"], &value["also"][0]["x-top"]), (&json!("a"), &json!({"deep": [1]})));
@@ -394,9 +395,9 @@ fn any_record() -> impl Strategy<Value = Record> {
         number(),
         prop::option::of(number()),
         prop::option::of(boot_time()),
-        (number(), prop::option::of(0..8_u32)),
+        (number(), prop::option::of(0..8_u32), any::<i32>()),
     )
-        .prop_map(|(claim, acquired_at, timeout, token, end, (waited, slot))| Holder {
+        .prop_map(|(claim, acquired_at, timeout, token, end, (waited, slot, priority))| Holder {
             claim,
             acquired_at,
             timeout,
@@ -404,6 +405,7 @@ fn any_record() -> impl Strategy<Value = Record> {
             end,
             waited,
             slot,
+            priority,
         });
     let a_waiter =
         (any_claim(), any::<i32>(), any::<i64>(), number(), prop::option::of(number()), prop::option::of(boot_time()))

@@ -318,6 +318,7 @@ mod tests {
                 end: None,
                 waited: 0,
                 slot: None,
+                priority: 0,
             });
             let holders = holders.collect();
             let queue = waiters.split_whitespace().enumerate().map(|(at, owner)| Waiter {

@@ -7,6 +7,7 @@ use super::{
     expiry::{Facts, Now, Policy},
     fault::Fault,
     mode::Mode,
+    reconcile::Reconciliation,
     record::{BootTime, Bound, Claim, Holder, ProcessStamp, Record},
     work::Work,
 };
@@ -133,6 +134,8 @@ pub enum Request {
         /// Its `timeout` as it was seen: whoever does anything below it raises that first.
         timeout: u64,
     },
+    /// To agree with another repository.
+    Reconcile(Reconciliation),
     /// To end what has ended, and drop who is gone.
     Reap,
 }
@@ -202,6 +205,8 @@ pub enum Outcome {
     },
     /// The tenures that were ended by force; empty for a record that couldn't be read.
     Broken(Vec<Holder>),
+    /// It agrees.
+    Reconciled,
     /// What had ended is ended.
     Reaped,
     /// No, and why.
@@ -279,6 +284,12 @@ pub enum Cause {
     Broken,
     /// It was granted to somebody who had stopped waiting.
     Cancelled,
+    /// Another repository, with which this one was brought together, had ended it.
+    Elsewhere,
+    /// It stood against another tenure of another repository, and that one was kept.
+    Overruled,
+    /// Not an end: a tenure that was called ended is alive in another repository.
+    GoesOn,
 }
 
 impl Cause {
@@ -290,7 +301,17 @@ impl Cause {
             Cause::OwnerDied => "owner died",
             Cause::Broken => "broken",
             Cause::Cancelled => "cancelled",
+            Cause::Elsewhere => "ended elsewhere",
+            Cause::Overruled => "overruled",
+            Cause::GoesOn => "goes on",
         }
+    }
+
+    /// The cause that these words name.
+    pub fn parse(words: &str) -> Option<Cause> {
+        use Cause::{Broken, Cancelled, Elsewhere, Expired, GoesOn, Overruled, OwnerDied, Released};
+        let all = [Released, Expired, OwnerDied, Broken, Cancelled, Elsewhere, Overruled, GoesOn];
+        all.into_iter().find(|cause| cause.as_str() == words)
     }
 }
 
@@ -307,6 +328,13 @@ pub struct Ended {
     pub reason: Option<String>,
     /// The highest token the lock ever had, as far as is known.
     pub highest_token: u64,
+}
+
+impl Ended {
+    /// Whether it tells of the tenure with this id.
+    pub fn is_of(&self, id: &str) -> bool {
+        self.holder.as_ref().is_some_and(|holder| holder.claim.id == id)
+    }
 }
 
 /// Something that an operator would ask about.
@@ -397,7 +425,7 @@ pub struct Context<'a> {
 pub fn decide(states: &[LockState], calls: &[Call], context: Context<'_>) -> Decision {
     let mut works: Vec<Work<'_>> =
         states.iter().enumerate().map(|(lock, state)| Work::new(lock, state, context)).collect();
-    let asking: Vec<&str> = calls.iter().flat_map(|call| call.request.ids()).collect();
+    let asking = Asking::of(calls);
     for work in &mut works {
         work.settle(&asking);
     }
@@ -425,7 +453,7 @@ fn finish(works: Vec<Work<'_>>, outcomes: Vec<Outcome>) -> Decision {
 /// # Panics
 /// If a call names a lock that isn't among the states.
 pub fn decide_together(states: &[LockState], calls: &[Call], context: Context<'_>) -> Decision {
-    let asking: Vec<&str> = calls.iter().flat_map(|call| call.request.ids()).collect();
+    let asking = Asking::of(calls);
     let mut works: Vec<Work<'_>> =
         states.iter().enumerate().map(|(lock, state)| Work::new(lock, state, context)).collect();
     works.iter_mut().for_each(|work| work.settle(&asking));
@@ -459,8 +487,27 @@ pub fn decide_together(states: &[LockState], calls: &[Call], context: Context<'_
 /// The lock as it is to this reader: without what has ended by itself. Nothing is written.
 pub fn view(state: &LockState, context: Context<'_>) -> Record {
     let mut work = Work::new(0, state, context);
-    work.settle(&[]);
+    work.settle(&Asking::default());
     work.into_record()
+}
+
+/// Who is evidently there, whatever the clocks say.
+#[derive(Default)]
+pub(super) struct Asking<'a> {
+    /// Those who ask.
+    pub(super) ids: Vec<&'a str>,
+    /// Tenures of another repository, which says that they live.
+    pub(super) vouched: Vec<&'a str>,
+}
+
+impl<'a> Asking<'a> {
+    fn of(calls: &'a [Call]) -> Asking<'a> {
+        let requests = || calls.iter().map(|call| &call.request);
+        Asking {
+            ids: requests().flat_map(Request::ids).collect(),
+            vouched: requests().flat_map(Request::vouched).collect(),
+        }
+    }
 }
 
 impl Request {
@@ -476,8 +523,17 @@ impl Request {
             }
             Request::Cancel { ids } => ids.iter().map(String::as_str).collect(),
             Request::Mend { id } => vec![id],
-            Request::Break { .. } | Request::Lift { .. } | Request::Reap => Vec::new(),
+            Request::Break { .. } | Request::Lift { .. } | Request::Reconcile(_) | Request::Reap => Vec::new(),
         }
+    }
+
+    /// The ids of tenures that live, whatever is known of them here.
+    fn vouched(&self) -> impl Iterator<Item = &str> {
+        let wanted = match self {
+            Request::Reconcile(wanted) => Some(wanted),
+            _ => None,
+        };
+        wanted.into_iter().flat_map(Reconciliation::vouched)
     }
 }
 

@@ -360,7 +360,7 @@ fn when_no_token_is_left_nobody_is_granted_one_twice() {
 fn legacy(exclusive: bool, at: u64) -> Holder {
     let mode = if exclusive { Mode::Exclusive } else { Mode::Shared };
     let claim = Claim { bound: Bound::Lease, process: None, ttl: 500, ..claim("old", mode) };
-    Holder { claim, acquired_at: at, timeout: 500, token: None, end: None, waited: 0, slot: None }
+    Holder { claim, acquired_at: at, timeout: 500, token: None, end: None, waited: 0, slot: None, priority: 0 }
 }
 
 #[test]

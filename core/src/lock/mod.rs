@@ -13,8 +13,10 @@ pub mod fault;
 pub mod fingerprint;
 pub mod fit;
 pub mod hierarchy;
+pub mod merge;
 pub mod mode;
 pub mod queue;
+pub mod reconcile;
 pub mod record;
 mod work;
 
@@ -22,5 +24,7 @@ pub use decide::{
     Call, Cause, Decision, Edit, Ended, Event, Held, JournalTip, LockState, Opaque, Outcome, Refusal, Request, decide,
 };
 pub use expiry::{Expiry, Fact, Facts, Liveness, Now, Policy};
+pub use merge::SyncStrategy;
 pub use mode::Mode;
+pub use reconcile::Reconciliation;
 pub use record::{BootTime, Bound, Claim, Holder, ProcessStamp, Record, Waiter};

@@ -113,6 +113,8 @@ pub struct Holder {
     pub waited: u64,
     /// Which slot it has, from 0.
     pub slot: Option<u32>,
+    /// The priority it asked with: nothing goes by it while it holds, but a [sync](crate::SyncStrategy) may.
+    pub priority: i32,
 }
 
 impl Holder {
@@ -168,6 +170,14 @@ impl Record {
     /// Whether this id holds or waits.
     pub fn knows(&self, id: &str) -> bool {
         self.holder(id).is_some() || self.position(id).is_some()
+    }
+
+    /// Puts the holders in the order of their grants.
+    pub(super) fn sort(&mut self) {
+        fn order(holder: &Holder) -> (Option<u64>, u64, &str) {
+            (holder.token, holder.acquired_at, &holder.claim.id)
+        }
+        self.holders.sort_by(|a, b| order(a).cmp(&order(b)));
     }
 
     /// The highest token that any holder carries.

@@ -2,8 +2,8 @@
 
 use super::{
     decide::{
-        Cause, Context, Decision, Edit, Ended, Event, Held, JournalTip, LockState, Opaque, Outcome, Place, Rebind,
-        Refusal, Request, Tenure, Wait,
+        Asking, Cause, Context, Decision, Edit, Ended, Event, Held, JournalTip, LockState, Opaque, Outcome, Place,
+        Rebind, Refusal, Request, Tenure, Wait,
     },
     expiry::{Expiry, Fact, is_dead, is_late, remaining},
     fault::Fault,
@@ -22,6 +22,8 @@ pub(super) struct Work<'a> {
     opaque: Option<Opaque>,
     pub(super) record: Record,
     ended: Vec<Ended>,
+    /// Whether there is no ref.
+    free: bool,
     pub(super) events: Vec<Event>,
     pub(super) highest_token: u64,
     pub(super) changed: bool,
@@ -46,6 +48,7 @@ impl<'a> Work<'a> {
             opaque,
             record,
             ended: Vec::new(),
+            free: state.held == Held::Free,
             events: Vec::new(),
             highest_token: by_journal.max(by_record),
             changed: false,
@@ -61,7 +64,7 @@ impl<'a> Work<'a> {
 
     /// Ends what has ended by itself, drops who is gone, and grants to who is next. Whoever is
     /// `asking` is evidently there.
-    pub(super) fn settle(&mut self, asking: &[&str]) {
+    pub(super) fn settle(&mut self, asking: &Asking<'_>) {
         let Context { now, facts, policy, .. } = self.context;
         if let Some(Opaque::Missing { unchanged: Some(unchanged) }) = self.opaque
             && unchanged >= policy.missing_object_hold
@@ -89,9 +92,13 @@ impl<'a> Work<'a> {
             let fact = facts.of(&holder.claim.id);
             let left = remaining(holder, now, fact, policy);
             let dead = is_dead(holder.claim.bound, fact) && !self.fault(Fault::IgnoreDeadOwners);
-            if dead {
+            let asks = asking.ids.contains(&&*holder.claim.id);
+            if asking.vouched.contains(&&*holder.claim.id) {
+                at += 1;
+                continue;
+            } else if dead {
                 self.end(at, Cause::OwnerDied, None);
-            } else if left <= 0 && !(self.fault(Fault::ExtendEndedLease) && asking.contains(&&*holder.claim.id)) {
+            } else if left <= 0 && !(self.fault(Fault::ExtendEndedLease) && asks) {
                 self.end(at, Cause::Expired, None);
             } else {
                 at += 1;
@@ -109,7 +116,7 @@ impl<'a> Work<'a> {
                 Some("late")
             } else if is_dead(waiter.claim.bound, facts.of(&waiter.claim.id)) && !dead {
                 Some("dead")
-            } else if all_long_gone && !asking.contains(&&*waiter.claim.id) {
+            } else if all_long_gone && !asking.ids.contains(&&*waiter.claim.id) {
                 Some("its queue was dead")
             } else {
                 None
@@ -141,13 +148,13 @@ impl<'a> Work<'a> {
     }
 
     /// Ends the tenure at this index.
-    fn end(&mut self, at: usize, cause: Cause, reason: Option<String>) -> Holder {
+    pub(super) fn end(&mut self, at: usize, cause: Cause, reason: Option<String>) -> Holder {
         let holder = self.record.holders.remove(at);
         self.journal_end(Some(holder.clone()), cause, reason);
         holder
     }
 
-    fn journal_end(&mut self, holder: Option<Holder>, cause: Cause, reason: Option<String>) {
+    pub(super) fn journal_end(&mut self, holder: Option<Holder>, cause: Cause, reason: Option<String>) {
         self.changed = true;
         let id = holder.as_ref().map(|holder| holder.claim.id.clone());
         self.events.push(Event::Ended { lock: self.lock, id, cause });
@@ -155,6 +162,17 @@ impl<'a> Work<'a> {
             let (at, highest_token) = (self.context.now.wall, self.highest_token);
             self.ended.push(Ended { holder, cause, at, reason, highest_token });
         }
+    }
+
+    /// Tells the journal of a tenure that was never in this record.
+    pub(super) fn tell(&mut self, ended: Ended) {
+        self.changed = true;
+        self.ended.push(Ended { highest_token: self.highest_token, ..ended });
+    }
+
+    /// Whether the journal's tip calls this tenure ended.
+    pub(super) fn calls_ended(&self, id: &str) -> bool {
+        self.journal.ended.iter().any(|ended| ended == id)
     }
 
     // ------------------------------------------------------------ grants
@@ -178,7 +196,7 @@ impl<'a> Work<'a> {
                 None if !self.fits(&self.record.queue[0].claim) => return,
                 None => {}
             }
-            let Waiter { claim, since, .. } = self.record.queue.remove(0);
+            let Waiter { claim, since, priority, .. } = self.record.queue.remove(0);
             let (now, policy) = (self.context.now, self.context.policy);
             let lasts = match policy.expiry {
                 _ if self.fault(Fault::NoClaimWindow) => claim.ttl,
@@ -186,7 +204,7 @@ impl<'a> Work<'a> {
                 Expiry::Observed => policy.claim_window.min(claim.ttl),
                 Expiry::WallClock => policy.claim_window,
             };
-            self.grant(claim, lasts, now.wall.saturating_sub(since), true);
+            self.grant(claim, priority, lasts, (now.wall.saturating_sub(since), true));
             granted += 1;
         }
     }
@@ -195,12 +213,12 @@ impl<'a> Work<'a> {
         fits(&self.record, claim, self.context.policy.faults)
     }
 
-    fn grant(&mut self, claim: Claim, lasts: u64, waited: u64, from_queue: bool) -> Holder {
+    fn grant(&mut self, claim: Claim, priority: i32, lasts: u64, (waited, from_queue): (u64, bool)) -> Holder {
         let now = self.context.now;
         let token = (!claim.mode.is_intent()).then(|| self.next_token());
         let end = Some(BootTime { boot: now.boot_id.to_string(), at: now.boot.saturating_add(lasts).min(MAX_NUMBER) });
         let slot = free_slot(&self.record, &claim);
-        let holder = Holder { claim, acquired_at: now.wall, timeout: lasts, token, end, waited, slot };
+        let holder = Holder { claim, acquired_at: now.wall, timeout: lasts, token, end, waited, slot, priority };
         let id = holder.claim.id.clone();
         self.events.push(Event::Granted { lock: self.lock, id, token, from_queue });
         self.record.holders.push(holder.clone());
@@ -272,6 +290,7 @@ impl<'a> Work<'a> {
             Request::Mend { id } => self.mend(id),
             Request::Raise { tenure, token } => self.raise(tenure, *token),
             Request::Lift { id, timeout } => self.lift(id, *timeout),
+            Request::Reconcile(wanted) => self.reconcile(wanted),
             Request::Reap => Outcome::Reaped,
         }
     }
@@ -351,7 +370,7 @@ impl<'a> Work<'a> {
         let nobody_first = first.is_none_or(|first| first.claim.upgrades.is_none() && place.rank < first.rank)
             || (inherits(&self.record, claim) && !self.fault(Fault::NoInheritance));
         if (nobody_first || self.fault(Fault::NewcomerOvertakes)) && self.fits(claim) {
-            return Outcome::Granted(self.grant(claim.clone(), claim.ttl, waited, false));
+            return Outcome::Granted(self.grant(claim.clone(), priority, claim.ttl, (waited, false)));
         }
         let Some(wait) = wait else {
             return Outcome::Refused(self.held_against(claim));
@@ -475,7 +494,7 @@ impl<'a> Work<'a> {
         if self.record.holders.is_empty()
             && (self.record.queue.is_empty() || !self.context.policy.faults.has(Fault::NoHandOver))
         {
-            decision.edits.push(Edit::Remove { lock });
+            decision.edits.extend((!self.free).then_some(Edit::Remove { lock }));
         } else {
             decision.edits.push(Edit::Put { lock, record: self.record });
         }

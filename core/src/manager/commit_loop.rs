@@ -5,7 +5,7 @@
 //! enqueues are then a few writes, and threads don't fight each other for a `.lock` file.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -14,18 +14,22 @@ use crate::{
     clock::Clock,
     error::{Error, Result},
     error_code::ErrorCode,
-    journal::{self, Actor, Batch},
+    journal::Actor,
     lock::{
-        Call, Decision, Edit, Event, Expiry, Facts, Held, LockState, Outcome, Policy, Refusal, Request, codec,
+        Call, Decision, Event, Expiry, Facts, Held, Holder, LockState, Outcome, Policy, Refusal, Request,
         decide::{Context, decide, decide_together, view},
+        expiry::remaining,
         fault::Fault,
     },
     name::{LockName, Namespace, RefName},
     ref_update::RefUpdates,
-    store::{NewValue, Object, Oid, Parent, PreparedPush, RefEdit, RefStore, Transacted},
+    store::{Oid, PreparedPush, RefEdit, RefStore, Transacted},
 };
 
-use super::snapshot::{self, JournalAt, Snapshot};
+use super::{
+    plan::Plan,
+    snapshot::{self, Snapshot},
+};
 
 /// How long a change is tried before the repository counts as too busy, in milliseconds.
 const GIVE_UP_AFTER: u64 = 60_000;
@@ -260,10 +264,24 @@ impl CommitLoop {
 
     /// Whether something in a lock has ended by itself and waits for somebody to end it.
     pub(super) fn has_overdue(&self, snapshot: &Snapshot) -> bool {
+        self.changes_by(snapshot, &Request::Reap)
+    }
+
+    /// How much longer the leases in a lock last, in milliseconds, by tenure.
+    pub(super) fn left(&self, snapshot: &Snapshot) -> BTreeMap<String, u64> {
+        let Held::Record(record) = &snapshot.state.held else { return BTreeMap::new() };
+        let (now, facts) = (self.clock.now(), self.facts_of(snapshot));
+        let left = |holder: &Holder| remaining(holder, &now, facts.of(&holder.claim.id), &self.policy);
+        let of = |holder: &Holder| (holder.claim.id.clone(), u64::try_from(left(holder)).unwrap_or(0));
+        record.holders.iter().map(of).collect()
+    }
+
+    /// Whether a request would change anything in a lock.
+    pub(super) fn changes_by(&self, snapshot: &Snapshot, request: &Request) -> bool {
         let (now, facts) = (self.clock.now(), self.facts_of(snapshot));
         let context = Context { now: &now, facts: &facts, policy: &self.policy };
-        let reap = [Call { lock: 0, request: Request::Reap }];
-        !decide(std::slice::from_ref(&snapshot.state), &reap, context).edits.is_empty()
+        let call = [Call { lock: 0, request: request.clone() }];
+        !decide(std::slice::from_ref(&snapshot.state), &call, context).edits.is_empty()
     }
 
     fn commit_all(
@@ -305,16 +323,28 @@ impl CommitLoop {
         by: &Actor,
         patience: Option<Duration>,
     ) -> Result<Vec<Outcome>> {
-        let mut names: Vec<LockName> = Vec::new();
-        let calls = requests.into_iter().map(|(name, request)| {
-            let lock = names.iter().position(|known| *known == name).unwrap_or_else(|| {
-                names.push(name);
-                names.len() - 1
-            });
-            Call { lock, request }
-        });
-        let calls = calls.collect();
+        let (names, calls) = calls_of(requests);
         self.commit_calls(&names, calls, &mut Vec::new(), others, by, patience)
+    }
+
+    /// As [`submit_together`](CommitLoop::submit_together), and tells how each lock is then.
+    pub(super) fn submit_knowing(
+        &self,
+        requests: Vec<(LockName, Request)>,
+        by: &Actor,
+    ) -> Result<(Vec<Outcome>, Vec<Snapshot>)> {
+        let ((names, calls), mut known) = (calls_of(requests), Vec::new());
+        let outcomes = self.commit_calls(&names, calls, &mut known, None, by, None)?;
+        Ok((outcomes, known))
+    }
+
+    /// Writes down how a lock was somewhere else. What somebody else wrote at the same time stays.
+    pub(super) fn track(&self, edit: RefEdit) -> Result<()> {
+        let before = edit.expected;
+        if let Transacted::Committed(_) = self.store.transact(&[edit])? {
+            self.store.superseded(before.as_slice());
+        }
+        Ok(())
     }
 
     fn commit(
@@ -479,147 +509,20 @@ impl CommitLoop {
         granted.into_iter().zip(mended).for_each(|(outcome, mended)| *outcome = mended);
         known.pop().map_or_else(|| self.look(&names[lock], None), Ok)
     }
-
-    /// Turns edits of locks into edits of refs.
-    fn plan<'a>(&self, snapshots: &[Snapshot], decision: &'a Decision, by: &'a Actor) -> Result<Plan<'a>> {
-        let mut plan = Plan { edits: Vec::new(), journals: Vec::new(), superseded: Vec::new(), created: Vec::new() };
-        for edit in &decision.edits {
-            let (Edit::Journal { lock, .. } | Edit::Put { lock, .. } | Edit::Remove { lock }) = edit;
-            let (lock, snapshot) = (*lock, &snapshots[*lock]);
-            let name = &snapshot.state.name;
-            match edit {
-                Edit::Journal { entries, finished, .. } => {
-                    let batch = Batch { entries, finished, by };
-                    let (value, tip_depth) = self.journal_value(snapshot, batch, &mut plan.superseded)?;
-                    plan.journals.push((plan.edits.len(), lock, batch, tip_depth));
-                    plan.edits.push(RefEdit {
-                        name: self.names.journal_ref(name),
-                        expected: snapshot.journal.id,
-                        new: Some(value),
-                    });
-                }
-                Edit::Put { record, .. } => {
-                    let rev = uuid::Uuid::new_v4().simple().to_string();
-                    let bytes = codec::encode(record, &rev).map_err(|codec::TooLarge| {
-                        Error::new(
-                            ErrorCode::QueueFull,
-                            format!("the record of {name} would be larger than 1 MiB; wait until some of its queue is served"),
-                        )
-                    })?;
-                    let untold = match &snapshot.state.held {
-                        Held::Record(record) => record.highest_token() == 0,
-                        _ => true,
-                    };
-                    plan.created.extend(untold.then_some(lock));
-                    plan.superseded.extend(snapshot.lock);
-                    plan.edits.push(RefEdit {
-                        name: self.names.lock_ref(name),
-                        expected: snapshot.lock,
-                        new: Some(NewValue::Blob(bytes)),
-                    });
-                }
-                Edit::Remove { .. } => {
-                    plan.superseded.extend(snapshot.lock);
-                    plan.edits.push(RefEdit { name: self.names.lock_ref(name), expected: snapshot.lock, new: None });
-                }
-            }
-        }
-        Ok(plan)
-    }
-
-    /// The commits to add, bounded by `keep`; what they replace is superseded.
-    fn journal_value(
-        &self,
-        snapshot: &Snapshot,
-        batch: Batch<'_>,
-        superseded: &mut Vec<Oid>,
-    ) -> Result<(NewValue, u64)> {
-        let name = &snapshot.state.name;
-        let JournalAt { id, tip, usable } = &snapshot.journal;
-        let parent = id.filter(|_| *usable);
-        let tree = parent.is_none();
-        let count = batch.entries.len() as u64;
-        let keep = self.keep.map(|keep| u64::from(keep.max(1)));
-        // One more than asked for is enough at 1; otherwise the chain may grow to twice that, so
-        // that rewriting it costs a constant for each tenure.
-        let full = keep.is_some_and(|keep| if keep == 1 { true } else { tip.depth + count > 2 * keep });
-        let (Some(keep), true) = (keep, full) else {
-            let depth = if parent.is_some() { tip.depth } else { 0 };
-            let parent = parent.map_or(Parent::None, Parent::Commit);
-            return Ok((
-                NewValue::Commits { drafts: journal::drafts(name, batch, parent, depth), tree },
-                depth + count,
-            ));
-        };
-        let (kept, dropped) = self.newest(parent, keep.saturating_sub(count))?;
-        superseded.extend(dropped);
-        let mut drafts = Vec::new();
-        for (at, commit) in kept.iter().rev().enumerate() {
-            let parent = if at == 0 { Parent::None } else { Parent::Previous };
-            drafts.push(journal::rebase(commit, parent, at as u64 + 1));
-        }
-        let (depth, parent) = (drafts.len() as u64, if drafts.is_empty() { Parent::None } else { Parent::Previous });
-        let mut newest = journal::drafts(name, batch, parent, depth);
-        if keep < count {
-            newest.drain(..newest.len() - usize::try_from(keep).unwrap_or(1));
-            newest[0].parent = Parent::None;
-        }
-        drafts.extend(newest);
-        Ok((NewValue::Commits { drafts, tree }, depth + count))
-    }
-
-    /// The newest commits of a journal, newest first, and every id of the chain, all of which are
-    /// going to be replaced.
-    fn newest(&self, from: Option<Oid>, most: u64) -> Result<(Vec<crate::store::CommitView>, Vec<Oid>)> {
-        let (mut kept, mut all, mut next) = (Vec::new(), Vec::new(), from);
-        if let Some(from) = &from {
-            self.store.foresee(from, usize::try_from(most).unwrap_or(usize::MAX).saturating_mul(3).min(100_000))?;
-        }
-        while let Some(id) = next {
-            let Object::Commit(commit) = self.store.object(&id)? else { break };
-            all.push(id);
-            next = commit.parent;
-            if (kept.len() as u64) < most {
-                kept.push(*commit);
-            }
-        }
-        Ok((kept, all))
-    }
 }
 
-/// The refs to change, and what that leaves.
-struct Plan<'a> {
-    edits: Vec<RefEdit>,
-    /// Which edits are of journals, of which lock, what they add, and how long the journal then is.
-    journals: Vec<(usize, usize, Batch<'a>, u64)>,
-    superseded: Vec<Oid>,
-    /// The locks whose records held no token, so that only the journal knows the highest.
-    created: Vec<usize>,
-}
-
-impl Plan<'_> {
-    /// What is known once the edits are made.
-    fn settled(&self, mut known: Vec<Snapshot>, values: &[Option<Oid>], decision: &Decision) -> Vec<Snapshot> {
-        for &(at, lock, batch, depth) in &self.journals {
-            let after = &mut known[lock];
-            let tip = &mut after.journal.tip;
-            tip.journal.ended = batch.ids();
-            let highest = batch.entries.iter().map(|entry| entry.highest_token).max().unwrap_or(0);
-            tip.journal.highest_token = tip.journal.highest_token.max(highest);
-            tip.depth = depth;
-            (after.journal.id, after.journal.usable) = (values[at], true);
-            after.state.journal = after.journal.tip.journal.clone();
-        }
-        for (at, edit) in decision.edits.iter().enumerate() {
-            let (lock, held) = match edit {
-                Edit::Put { lock, record } => (*lock, Held::Record(record.clone())),
-                Edit::Remove { lock } => (*lock, Held::Free),
-                Edit::Journal { .. } => continue,
-            };
-            (known[lock].lock, known[lock].state.held) = (values[at], held);
-        }
-        known
-    }
+/// Requests by the locks that they are for, each of which is named once.
+fn calls_of(requests: Vec<(LockName, Request)>) -> (Vec<LockName>, Vec<Call>) {
+    let mut names: Vec<LockName> = Vec::new();
+    let calls = requests.into_iter().map(|(name, request)| {
+        let lock = names.iter().position(|known| *known == name).unwrap_or_else(|| {
+            names.push(name);
+            names.len() - 1
+        });
+        Call { lock, request }
+    });
+    let calls = calls.collect();
+    (names, calls)
 }
 
 /// The answer to a push was lost, and the lock is gone since: that it was refused nobody knows.

@@ -9,12 +9,14 @@ mod fenced;
 mod guard;
 mod leftovers;
 mod open;
+mod plan;
 mod reactor;
 mod request;
 mod shared_guard;
 mod sleeper;
 mod snapshot;
 mod status;
+mod sync;
 mod tenure;
 mod wait;
 

@@ -124,6 +124,11 @@ impl Reactor {
     }
 
     /// Whether anything waits here to be asked for at all.
+    /// The tenure with this id, if it is watched over here.
+    pub(super) fn tenure(&self, id: &str) -> Option<Arc<TenureState>> {
+        self.lock().tenures.get(id)?.0.upgrade()
+    }
+
     pub(super) fn has_unasked(&self) -> bool {
         self.unasked.load(SeqCst) > 0
     }

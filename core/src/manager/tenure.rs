@@ -91,6 +91,8 @@ impl Drop for Still<'_> {
 #[derive(Default)]
 struct Lost {
     why: Option<String>,
+    /// Why it will be, if it is found taken away.
+    foreseen: Option<String>,
     listeners: Vec<LostFn>,
 }
 
@@ -194,7 +196,7 @@ impl TenureState {
         lock(&self.parts)[at].mode
     }
 
-    /// It has other modes and tokens from now on.
+    /// It has these modes and tokens from now on. A sync may have raised a token.
     pub(super) fn converted(&self, holders: &[&Holder]) {
         *lock(&self.parts) = holders.iter().map(|holder| Part::of(holder)).collect();
     }
@@ -245,6 +247,7 @@ impl TenureState {
         else {
             return false;
         };
+        self.converted(&holders);
         self.ttl.store(holders[0].claim.ttl, SeqCst);
         self.lease_end.store(lease_end(holders.into_iter()), SeqCst);
         true
@@ -288,18 +291,25 @@ impl TenureState {
 
     /// Counts the tenure as lost, and tells who wants to know.
     pub(super) fn lose(&self, why: &str) {
-        let listeners = {
+        let (why, listeners) = {
             let mut lost = lock(&self.lost);
             if self.end() {
                 return;
             }
-            lost.why = Some(why.to_owned());
-            std::mem::take(&mut lost.listeners)
+            let why = lost.foreseen.take().unwrap_or_else(|| why.to_owned());
+            lost.why = Some(why.clone());
+            (why, std::mem::take(&mut lost.listeners))
         };
+        let why = &*why;
         tracing::error!(lock = %self.name(), id = self.id, why, "a lock was lost");
         for listener in listeners {
             callback::call("on_lost", self.name(), || listener(&lost_error(self.name(), why)));
         }
+    }
+
+    /// Says why it is about to be taken away: whoever finds that done tells this.
+    pub(super) fn foresee_loss(&self, why: &str) {
+        lock(&self.lost).foreseen = Some(why.to_owned());
     }
 
     pub(super) fn why_lost(&self) -> Option<String> {
