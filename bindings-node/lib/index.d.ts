@@ -1,6 +1,17 @@
 import type { EventEmitter } from 'node:events';
 
-import type { Cleaned, Finding, Holder, Listing, LockStatus, LogEntry, WaitGraph, Wanted } from './types.js';
+import type {
+  Cleaned,
+  Finding,
+  Holder,
+  Listing,
+  LockStatus,
+  LogEntry,
+  Synced,
+  SyncStrategy,
+  WaitGraph,
+  Wanted,
+} from './types.js';
 
 export * from './errors.js';
 export type * from './types.js';
@@ -196,6 +207,16 @@ export declare class LockManager extends Acquirer {
 
   /** The same in the language of Graphviz. */
   graphDot(): Promise<string>;
+
+  /**
+   * Brings this repository's locks and those of a remote of it together, for those who worked without a connection:
+   * what is held in one is held in both, and what has ended in one has ended in both. Call it again within every lease.
+   *
+   * @param remote a manager of the remote: `await LockManager.open({ cwd, remote: 'origin' })`
+   * @param options.strategy who keeps a lock that two took, `'remote-wins'` unless given; the other one's lock is lost
+   * @throws {SyncConflict} with `'fail'`, once all else is done
+   */
+  sync(remote: LockManager, options?: { strategy?: SyncStrategy }): Promise<Synced>;
 
   /** Ends what has ended by itself in every lock, and deletes superseded objects older than `grace` ms; 600,000 unless given. */
   clean(options?: { grace?: number }): Promise<Cleaned>;

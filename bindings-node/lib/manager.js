@@ -27,6 +27,7 @@ const NATIVE = Symbol('native');
 const LIST = { most: 'uint32' };
 const BREAK = { id: 'string', reason: 'string' };
 const CLEAN = { grace: 'ms' };
+const SYNC = { strategy: 'string' };
 const DOCTOR = { fix: 'boolean' };
 
 function every(names) {
@@ -217,6 +218,14 @@ class LockManager extends Acquirer {
 
   async graphDot() {
     return call((number) => this.#native.graphDot(number));
+  }
+
+  async sync(remote, options) {
+    if (!(remote instanceof LockManager)) {
+      throw new InvalidArgument('remote must be a LockManager; open one with the option remote');
+    }
+    const { strategy = 'remote-wins' } = checkAll(SYNC, options);
+    return json((number) => this.#native.sync(number, remote[NATIVE], strategy));
   }
 
   async clean(options) {

@@ -26,6 +26,10 @@ export interface Holder {
   waited: number | null;
   slot: number | null;
   slots: number | null;
+  /** The priority that it asked with. */
+  priority: number;
+  /** Where it was granted, if this is a copy that a sync made. */
+  from: string | null;
 }
 
 /** A holder, as it is at this moment. */
@@ -103,6 +107,29 @@ export interface Cleaned {
   locks: string[];
   objectsDeleted: number;
   objectsWaiting: number;
+}
+
+/** Who keeps a lock that two took in two repositories, when they are synced. */
+export type SyncStrategy = 'remote-wins' | 'oldest' | 'highest-priority' | 'highest-token' | 'fail';
+
+/** What a sync has changed. */
+export interface Synced {
+  changes: SyncChange[];
+  /** Locks that were left as they are, because a record of theirs can't be read. */
+  left: { name: string; problem: string }[];
+}
+
+/** What became of one tenure in a sync. */
+export interface SyncChange {
+  name: string;
+  /**
+   * `sent`: held here, and now there too; `received`: the other way round; `ended-there`: it had ended here, and has
+   * there now; `ended-here`: the other way round; `lost`: it was held here, and had been ended there; `overruled`: it
+   * stood against `other`, which was kept.
+   */
+  fate: 'sent' | 'received' | 'ended-there' | 'ended-here' | 'lost' | 'overruled';
+  holder: Holder;
+  other: Holder | null;
 }
 
 /** Something that the doctor found. */

@@ -186,6 +186,12 @@ impl Manager {
     }
 
     #[napi]
+    pub fn sync(&self, call: u32, remote: &Manager, strategy: String) {
+        let remote = remote.manager.clone();
+        self.tell(call, move |manager| Ok(json::synced(&manager.sync(&remote, strategy.parse()?)?)));
+    }
+
+    #[napi]
     pub fn clean(&self, call: u32, grace: Option<f64>) {
         self.tell(call, move |manager| Ok(json::cleaned(&manager.clean(millis("grace", grace)?)?)));
     }

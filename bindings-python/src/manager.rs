@@ -143,6 +143,10 @@ impl Manager {
         outside(py, || Ok(self.0.graph()?.to_dot()))
     }
 
+    fn sync(&self, py: Python<'_>, remote: &Manager, strategy: &str) -> PyResult<String> {
+        tell(py, || Ok(json::synced(&self.0.sync(&remote.0, strategy.parse()?)?)))
+    }
+
     fn clean(&self, py: Python<'_>, grace: Option<f64>) -> PyResult<String> {
         let grace = ttl(py, grace)?;
         tell(py, || Ok(json::cleaned(&self.0.clean(grace)?)))

@@ -143,6 +143,12 @@ pub(crate) enum Command {
     ///
     /// The exit code is 4 while there is a problem that wasn't fixed.
     Doctor(Doctor),
+    /// Bring this repository's locks and a remote's together, after work without a connection
+    ///
+    /// Locks that were taken here are held there too, and the other way round; what has ended in one has ended in both.
+    /// Of two who took the same lock one keeps it, and the other one is told that it is lost. Until they are synced both
+    /// go on: keep locks at the remote itself (--remote, or gitlock.remote) wherever it can be reached.
+    Sync(Sync),
     /// Make a bare repository for locks alone, to be served by any Git server
     ///
     /// With the settings that fit: atomic pushes, no clean-up of its own accord, and syncing to disk. Prints what to
@@ -312,6 +318,20 @@ pub(crate) struct Break {
     pub(crate) reason: Option<String>,
     /// The lock
     pub(crate) name: String,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Sync {
+    /// Who keeps a lock that was taken in both: remote-wins, oldest, highest-priority, highest-token, or fail, which
+    /// leaves it as it is and exits with 1
+    #[arg(long, value_name = "STRATEGY", default_value = "remote-wins")]
+    pub(crate) strategy: gitlock::SyncStrategy,
+    /// Go on until it is stopped, with a sync this often; within every lease, so that none runs out in one place
+    #[arg(long, value_name = "TIME", value_parser = duration::parse)]
+    pub(crate) every: Option<Duration>,
+    /// The remote [default: --remote, gitlock.remote, or origin]
+    #[arg(value_name = "REMOTE")]
+    pub(crate) remote: Option<String>,
 }
 
 #[derive(Args, Debug)]

@@ -9,6 +9,7 @@ mod output;
 mod request;
 mod run;
 mod signals;
+mod sync;
 mod wait_display;
 
 use std::{
@@ -57,6 +58,9 @@ fn carry_out(arguments: &Arguments) -> Exit {
         (Command::Run(asked), _) if asked.quorum => {
             return Err(Failure::usage("--quorum needs several --remote; give each of the repositories"));
         }
+        (Command::Sync(asked), remotes) if remotes.len() < 2 => {
+            return sync::sync(&arguments.global, remotes.first(), asked);
+        }
         (_, [_, _, ..]) => return Err(Failure::usage("only `run` takes several --remote; give one")),
         (_, remotes) => open(&arguments.global, remotes.first())?,
     };
@@ -75,7 +79,7 @@ fn carry_out(arguments: &Arguments) -> Exit {
         Command::Break(asked) => commands::break_lock(&manager, asked, json),
         Command::Graph(asked) => commands::graph(&manager, asked, json),
         Command::Doctor(asked) => commands::doctor(&manager, asked, json),
-        Command::Guardian | Command::InitServer(_) => Ok(0), // it has no repository, and was started before
+        Command::Guardian | Command::InitServer(_) | Command::Sync(_) => Ok(0), // it has no repository, and was started before
     }
 }
 

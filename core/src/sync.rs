@@ -1,8 +1,10 @@
 //! Sync, for those who worked offline: what a repository and its remote have of the same locks is compared
 //! with what they had when they last were the same, and made the same again.
 
+use std::str::FromStr;
+
 use crate::{
-    LockName,
+    Error, ErrorCode, LockName,
     lock::{Record, codec},
     store::Oid,
 };
@@ -30,6 +32,26 @@ pub struct SyncChange {
     pub holder: Holder,
     /// What became of it.
     pub fate: SyncFate,
+}
+
+/// The strategy that a word names.
+///
+/// ```
+/// use gitlock::SyncStrategy;
+/// assert_eq!("oldest".parse::<SyncStrategy>()?, SyncStrategy::Oldest);
+/// assert!("newest".parse::<SyncStrategy>().unwrap_err().to_string().contains("highest-token"));
+/// # Ok::<(), gitlock::Error>(())
+/// ```
+impl FromStr for SyncStrategy {
+    type Err = Error;
+
+    fn from_str(word: &str) -> Result<SyncStrategy, Error> {
+        SyncStrategy::parse(word).ok_or_else(|| {
+            let words: Vec<&str> = SyncStrategy::ALL.iter().map(|strategy| strategy.as_str()).collect();
+            let message = format!("{word:?} is no strategy of a sync; give one of {}", words.join(", "));
+            Error::new(ErrorCode::InvalidArgument, message)
+        })
+    }
 }
 
 impl SyncFate {

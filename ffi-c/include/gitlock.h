@@ -639,6 +639,18 @@ int32_t gitlock_graph(const gitlock_manager *manager, char **json);
 int32_t gitlock_graph_dot(const gitlock_manager *manager, char **dot);
 
 /**
+ * Brings this repository's locks and those of a remote of it together, for those who worked without a connection:
+ * locks that were taken here are held there too and the other way round, and what has ended in one has ended in both.
+ * `strategy` says who keeps a lock that two took: "remote-wins" (also for NULL), "oldest", "highest-priority",
+ * "highest-token" or "fail"; the other one's guard is lost. Call it again within every lease. `json` tells of what was
+ * changed, `changes`, and of what couldn't be read, `left`. GITLOCK_SYNC_CONFLICT with "fail", once all else is done.
+ */
+int32_t gitlock_sync(const gitlock_manager *manager,
+                     const gitlock_manager *remote,
+                     const char *strategy,
+                     char **json);
+
+/**
  * The newest entries of a lock's journal, newest first, at most `most`, as JSON: `name`, `entries`.
  */
 int32_t gitlock_log(const gitlock_manager *manager, const char *name, size_t most, char **json);

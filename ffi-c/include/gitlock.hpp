@@ -384,6 +384,10 @@ public:
   std::string graph_dot() const {
     return json([&](char **out) { return gitlock_graph_dot(get(), out); });
   }
+  /** Brings this repository's locks and a remote's together, for those who worked offline: see gitlock.h. */
+  std::string sync(const manager &remote, const std::string &strategy = "remote-wins") const {
+    return json([&](char **out) { return gitlock_sync(get(), remote.get(), strategy.c_str(), out); });
+  }
   /** Throws lock_lost unless this token is that of somebody who holds the lock at this moment. */
   void verify(const std::string &name, std::uint64_t token) const {
     detail::check(gitlock_verify(get(), name.c_str(), token), nullptr);

@@ -2,7 +2,7 @@
 
 use std::ffi::c_char;
 
-use gitlock::{Error, LockGuard, LockHandle, LockManager, LockRequest, Result, json};
+use gitlock::{Error, LockGuard, LockHandle, LockManager, LockRequest, Result, SyncStrategy, json};
 
 use crate::{
     boundary::{answer, enter},
@@ -171,6 +171,27 @@ pub unsafe extern "C" fn gitlock_graph_dot(manager: *const gitlock_manager, dot:
         *dot = give(manager.0.graph()?.to_dot());
         Ok(())
     })
+}
+
+/// Brings this repository's locks and those of a remote of it together, for those who worked without a connection:
+/// locks that were taken here are held there too and the other way round, and what has ended in one has ended in both.
+/// `strategy` says who keeps a lock that two took: "remote-wins" (also for NULL), "oldest", "highest-priority",
+/// "highest-token" or "fail"; the other one's guard is lost. Call it again within every lease. `json` tells of what was
+/// changed, `changes`, and of what couldn't be read, `left`. GITLOCK_SYNC_CONFLICT with "fail", once all else is done.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn gitlock_sync(
+    manager: *const gitlock_manager,
+    remote: *const gitlock_manager,
+    strategy: *const c_char,
+    json: *mut *mut c_char,
+) -> i32 {
+    // SAFETY: by the convention.
+    unsafe {
+        tell(manager, json, |manager| {
+            let strategy = optional("strategy", strategy)?.map_or(Ok(SyncStrategy::default()), str::parse)?;
+            Ok(json::synced(&manager.sync(&reference("remote", remote)?.0, strategy)?))
+        })
+    }
 }
 
 /// The newest entries of a lock's journal, newest first, at most `most`, as JSON: `name`, `entries`.

@@ -259,6 +259,20 @@ class LockManager:
         """The same in the language of Graphviz."""
         return self._manager.graph_dot()
 
+    def sync(self, remote: LockManager, strategy: str = "remote-wins") -> dict[str, Any]:
+        """Brings this repository's locks and those of a remote of it together, for those who worked without a
+        connection: what is held in one is held in both, and what has ended in one has ended in both. Call it
+        again within every lease.
+
+        :param remote: a manager of the remote: ``LockManager(path, remote="origin")``
+        :param strategy: who keeps a lock that two took: ``"remote-wins"``, ``"oldest"``, ``"highest-priority"``,
+            ``"highest-token"``, or ``"fail"`` for nobody; the other one's lock is lost
+        :returns: what was changed, as ``changes``, and what couldn't be read, as ``left``
+        :raises SyncConflict: with ``"fail"``, once all else is done
+        """
+        synced: dict[str, Any] = json.loads(self._manager.sync(remote._manager, strategy))
+        return synced
+
     def list(self) -> dict[str, Any]:
         """Every lock that is held, as ``locks``, and what else is under the prefix, as ``foreign``."""
         listing: dict[str, Any] = json.loads(self._manager.list())

@@ -7,7 +7,7 @@ use crate::{
     error_code::ErrorCode,
     journal::{self, Actor},
     lock::{
-        Ended, Held, Outcome, Reconciliation, Record, Refusal, Request,
+        Ended, Held, Holder, Outcome, Reconciliation, Record, Refusal, Request,
         merge::{Change, Merged, Sides, merge, origin},
     },
     name::{LockName, RefName},
@@ -98,6 +98,10 @@ type Memory = BTreeMap<LockName, (Oid, Tracked)>;
 struct Pair {
     here: Snapshot,
     there: Snapshot,
+    /// Copies here: whether one has ended only its home can say.
+    copies: Vec<String>,
+    /// Those who are at home here, as far as is known: that one looks dead there says nothing.
+    own: Vec<String>,
 }
 
 impl Sync<'_> {
@@ -191,7 +195,7 @@ impl Sync<'_> {
 
     fn unit(&mut self, names: &[LockName], memory: &Memory) -> Result<()> {
         for _ in 0..TRIES {
-            let Some(pairs) = self.look(names)? else { continue };
+            let Some(pairs) = self.look(names, memory)? else { continue };
             if let Some((name, why)) = pairs.iter().find_map(unreadable) {
                 self.done.left.push((name, why));
                 return Ok(());
@@ -229,30 +233,42 @@ impl Sync<'_> {
     }
 
     /// Reads the locks in both places; `None` if something had to be ended first.
-    fn look(&self, names: &[LockName]) -> Result<Option<Vec<Pair>>> {
+    fn look(&self, names: &[LockName], memory: &Memory) -> Result<Option<Vec<Pair>>> {
         let mut pairs = Vec::with_capacity(names.len());
         for name in names {
             let here = self.here.commits.look(name, None)?;
-            // Whether a copy has ended only its home can say, and that isn't read yet.
-            let copies = ids(&here, |from| from == Some(&self.place));
             let there = self.there.commits.look(name, None)?;
-            let at_home_here = ids(&here, |from| from != Some(&self.place));
-            let settled =
-                [(self.here, &here, copies), (self.there, &there, at_home_here)].map(|(inner, snapshot, alive)| {
-                    let request = Request::Reconcile(Reconciliation { alive, ..Reconciliation::of(&record(snapshot)) });
-                    match inner.commits.changes_by(snapshot, &request) {
-                        true => inner.commits.submit(name, request, &self.by).map(|_| false),
-                        false => Ok(true),
-                    }
-                });
-            for settled in settled {
-                if !settled? {
-                    return Ok(None);
-                }
+            let mut known = record(&here).holders;
+            known.extend(memory.get(name).into_iter().flat_map(|(_, tracked)| tracked.base.holders.clone()));
+            let (copies, own): (Vec<_>, Vec<_>) =
+                known.into_iter().partition(|holder| origin(holder) == Some(&*self.place));
+            let ids = |holders: Vec<Holder>| holders.into_iter().map(|holder| holder.claim.id).collect();
+            let pair = Pair { here, there, copies: ids(copies), own: ids(own) };
+            if !(self.settle(self.here, name, &pair)? && self.settle(self.there, name, &pair)?) {
+                return Ok(None);
             }
-            pairs.push(Pair { here, there });
+            pairs.push(pair);
         }
         Ok(Some(pairs))
+    }
+
+    /// Ends what has ended by itself in one place. Returns whether there was nothing of that.
+    fn settle(&self, inner: &Inner, name: &LockName, pair: &Pair) -> Result<bool> {
+        let (snapshot, alive) = self.side(inner, pair);
+        let request = Request::Reconcile(Reconciliation { alive, ..Reconciliation::of(&record(snapshot)) });
+        let ends = inner.commits.changes_by(snapshot, &request);
+        if ends {
+            inner.commits.submit(name, request, &self.by)?;
+        }
+        Ok(!ends)
+    }
+
+    /// A lock in one place, and who lives whatever is known of them there.
+    fn side<'p>(&self, inner: &Inner, pair: &'p Pair) -> (&'p Snapshot, Vec<String>) {
+        match std::ptr::eq(inner, self.here) {
+            true => (&pair.here, pair.copies.clone()),
+            false => (&pair.there, pair.own.clone()),
+        }
     }
 
     fn sides(&self, name: &LockName, pair: &Pair, memory: Option<&(Oid, Tracked)>) -> Result<Sides> {
@@ -312,14 +328,11 @@ impl Sync<'_> {
         pairs: &[Pair],
         wanted: Vec<Reconciliation>,
     ) -> Result<Option<Vec<Snapshot>>> {
-        let is_here = std::ptr::eq(inner, self.here);
         if wanted.iter().all(Reconciliation::is_empty) {
-            let seen = |pair: &Pair| if is_here { pair.here.clone() } else { pair.there.clone() };
-            return Ok(Some(pairs.iter().map(seen).collect()));
+            return Ok(Some(pairs.iter().map(|pair| self.side(inner, pair).0.clone()).collect()));
         }
-        let alive = |pair: &Pair| ids(&pair.here, |from| (from == Some(&self.place)) == is_here);
         let requests = names.iter().zip(pairs).zip(wanted).map(|((name, pair), wanted)| {
-            (name.clone(), Request::Reconcile(Reconciliation { alive: alive(pair), ..wanted }))
+            (name.clone(), Request::Reconcile(Reconciliation { alive: self.side(inner, pair).1, ..wanted }))
         });
         let (outcomes, after) = inner.commits.submit_knowing(requests.collect(), &self.by)?;
         for (name, outcome) in names.iter().zip(&outcomes) {
@@ -378,13 +391,6 @@ fn record(snapshot: &Snapshot) -> Record {
     }
 }
 
-/// The ids of those whose home this is.
-fn ids(snapshot: &Snapshot, home: impl Fn(Option<&String>) -> bool) -> Vec<String> {
-    let is_it = |from: Option<&str>| home(from.map(str::to_owned).as_ref());
-    let record = record(snapshot);
-    record.holders.iter().filter(|holder| is_it(origin(holder))).map(|holder| holder.claim.id.clone()).collect()
-}
-
 /// Why a lock can't be compared.
 fn unreadable(pair: &Pair) -> Option<(LockName, String)> {
     [&pair.here, &pair.there].into_iter().find_map(|snapshot| match &snapshot.state.held {
@@ -403,7 +409,7 @@ fn named(names: &[LockName], change: Change) -> SyncChange {
 
 fn conflict(conflicts: &[SyncChange], place: &str) -> Error {
     let one = |change: &SyncChange| {
-        let owner = |holder: Option<&crate::Holder>| holder.map_or("somebody", |holder| &holder.claim.owner).to_owned();
+        let owner = |holder: Option<&Holder>| holder.map_or("somebody", |holder| &holder.claim.owner).to_owned();
         format!(
             "{} is held here by {} and at {place} by {}",
             change.name,

@@ -18,7 +18,7 @@ from wire import decode, say
 GIT_LOCK = sys.argv[1]
 OPERATIONS = (
     "open close acquire try start cancel look extend release token-of wanted watch handle detach handle-of "
-    "resume extend-handle release-handle status update-refs push verify list graph log break clean doctor"
+    "resume extend-handle release-handle status update-refs push verify list graph log break clean doctor sync"
 )
 #: What a run's command prints once it holds the lock; it ends with its input.
 HOLD = 'echo "$GIT_LOCK_TOKEN $GIT_LOCK_HANDLE"; exec cat >/dev/null'
@@ -157,6 +157,9 @@ class Shim:
                 # The nearest thing: who waits for the lock.
                 queue = json.loads(self.run("status", "--", held.name))["queue"]
                 return {"waiters": len(queue), "priority": max((waiter["priority"] for waiter in queue), default=0)}
+            case "sync":
+                strategy = ["--strategy", fields["strategy"]] if get("strategy") else []
+                return {"json": self.run("sync", *strategy, "--", fields["there"])}
             case "graph":
                 return {"json": self.run("graph")}
             case "list":

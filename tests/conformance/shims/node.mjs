@@ -10,7 +10,7 @@ const gitlock = createRequire(import.meta.url)(process.argv[2]);
 
 const OPERATIONS =
   'open close acquire try start cancel look extend release upgrade start-upgrade downgrade token-of wanted heed watch ' +
-  'handle detach handle-of resume extend-handle release-handle update-refs push verify status list graph log break clean doctor';
+  'handle detach handle-of resume extend-handle release-handle update-refs push verify status list graph log break clean doctor sync';
 
 const NUMBERS = ['ttl', 'wait', 'priority', 'slots'];
 const decode = (value) => value.replace(/%([0-9A-F]{2})/gi, (_, hex) => String.fromCharCode(parseInt(hex, 16)));
@@ -168,6 +168,10 @@ async function answer(verb, fields) {
     case 'verify':
       await locks.verify(name, Number(fields.token));
       return {};
+    case 'sync': {
+      const there = await gitlock.LockManager.open({ cwd: fields.there });
+      return json(await locks.sync(there, { strategy: fields.strategy }));
+    }
     case 'graph':
       return json(await locks.graph());
     case 'status':

@@ -97,6 +97,9 @@ class Shim:
                         "event", kind="wanted", about=about, waiters=waiters, priority=priority
                     )
                 )
+            case "sync":
+                given = {key: fields[key] for key in ("strategy",) if key in fields}
+                return {"json": json.dumps(self.manager.sync(gitlock.LockManager(fields["there"]), **given))}
             case "graph":
                 return {"json": json.dumps(self.manager.graph())}
             case "watch":
@@ -275,7 +278,7 @@ class Asyncio(Shim):
 OPERATIONS = (
     "open close acquire try start cancel look extend release upgrade start-upgrade downgrade "
     "token-of wanted heed watch handle detach fork handle-of resume extend-handle release-handle "
-    "status update-refs push verify list graph log break clean doctor"
+    "status update-refs push verify list graph log break clean doctor sync"
 )
 
 

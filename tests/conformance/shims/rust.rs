@@ -13,12 +13,12 @@ use std::{
 
 use gitlock::{
     CancelToken, Error, ErrorCode, LockGuard, LockHandle, LockManager, LockRequest, Options, PushSpec, RefUpdate,
-    Result, Waiting, json,
+    Result, SyncStrategy, Waiting, json,
 };
 
 const OPERATIONS: &str = "open close acquire try start cancel look extend release upgrade start-upgrade downgrade \
     token-of wanted heed watch handle detach fork handle-of resume extend-handle release-handle status update-refs push \
-    verify list graph log break clean doctor";
+    verify list graph log break clean doctor sync";
 
 type Fields = BTreeMap<String, String>;
 type Told = Vec<(&'static str, String)>;
@@ -227,6 +227,11 @@ impl Shim {
             "wanted" => told = json(json::wanted(&self.with(fields, LockGuard::wanted)?)),
             "heed" => self.with(fields, |guard| heed(guard, fields["guard"].clone())),
             "graph" => told = json(json::graph(&self.manager().graph()?)),
+            "sync" => {
+                let there = LockManager::open(&fields["there"])?;
+                let strategy = fields.get("strategy").map_or(Ok(SyncStrategy::default()), |word| word.parse())?;
+                told = json(json::synced(&self.manager().sync(&there, strategy)?));
+            }
             "watch" => self.with(fields, |guard| watch(guard, fields["guard"].clone())),
             "handle" => told = as_handle(self.with(fields, LockGuard::handle)),
             "detach" => told = as_handle(self.remove(fields).detach()),

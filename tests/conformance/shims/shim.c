@@ -15,7 +15,7 @@
 static const char *const OPERATIONS =
     "open close acquire try start cancel look extend release upgrade start-upgrade downgrade "
     "token-of wanted heed watch handle detach fork handle-of resume extend-handle release-handle "
-    "status update-refs push verify list graph log break clean doctor";
+    "status update-refs push verify list graph log break clean doctor sync";
 
 /* ------------------------------------------------------------------ lines */
 
@@ -342,7 +342,12 @@ static int32_t carry_out(const char *verb, const struct fields *fields, char **l
   else if (strcmp(verb, "heed") == 0)
     code = gitlock_guard_on_wanted(guard, on_wanted, strdup(get(fields, "guard")), free);
   else if (strcmp(verb, "graph") == 0) code = gitlock_graph(manager, &text);
-  else if (strcmp(verb, "cancel") == 0) {
+  else if (strcmp(verb, "sync") == 0) {
+    gitlock_manager *there = NULL;
+    code = gitlock_open(get(fields, "there"), NULL, &there);
+    if (code == GITLOCK_OK) code = gitlock_sync(manager, there, get(fields, "strategy"), &text);
+    gitlock_manager_free(there);
+  } else if (strcmp(verb, "cancel") == 0) {
     for (size_t at = 0; waits[at] != NULL; at++) {
       if (strcmp(waits[at]->name, get(fields, "wait_as")) != 0) continue;
       gitlock_cancel_cancel(waits[at]->cancel);

@@ -14,7 +14,7 @@ namespace {
 
 const char *const operations = "open close acquire try start cancel look extend release upgrade start-upgrade downgrade "
                                "token-of wanted heed watch handle detach fork handle-of resume extend-handle "
-                               "release-handle status update-refs push verify list graph log break clean doctor";
+                               "release-handle status update-refs push verify list graph log break clean doctor sync";
 
 using fields = std::map<std::string, std::string>;
 using gitlock::milliseconds;
@@ -211,6 +211,11 @@ struct shim {
         told.say();
       });
     } else if (verb == "graph") told.add("json", manager->graph());
+    else if (verb == "sync") {
+      const gitlock::manager there(given.at("there"));
+      const auto strategy = get(given, "strategy");
+      told.add("json", strategy ? manager->sync(there, *strategy) : manager->sync(there));
+    }
     else if (verb == "watch") {
       guard(given).on_lost([about = given.at("guard")](std::string_view error) {
         line("event").add("kind", "lost").add("about", about).add("class", "gitlock::lock_lost").add("error", std::string(error)).say();

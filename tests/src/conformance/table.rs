@@ -72,6 +72,7 @@ pub(super) const OPERATIONS: &[Operation] = &[
     ask("verify", &["name", "token"], &[]),
     ask("clean", &[], &["grace"]),
     ask("doctor", &[], &["fix"]),
+    ask("sync", &["there"], &["strategy"]),
     hear("await", "ended"),
     hear("progress", "waiting"),
     hear("lost", "lost"),

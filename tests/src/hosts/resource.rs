@@ -26,6 +26,8 @@ struct Section {
     entered: u64,
     left: Option<u64>,
     refused: bool,
+    /// Whether somebody with a higher token had come before it left.
+    late: bool,
     /// How the release ended: `ok`, or an error's code.
     result: Option<String>,
 }
@@ -47,6 +49,8 @@ pub(super) struct Seen {
     pub(super) entered: BTreeMap<String, u64>,
     /// Those that were refused because of their token.
     pub(super) refused: u64,
+    /// Those whose last write was.
+    pub(super) late: u64,
     /// How releases ended.
     pub(super) results: BTreeMap<String, u64>,
     /// Errors of acquires.
@@ -117,10 +121,12 @@ impl State {
         match words[..] {
             ["enter", lock, token, role] => self.enter(lock, token.parse().unwrap_or(0), role, now),
             ["leave", lock, token] => {
-                if let Some(section) = self.section(lock, token) {
-                    section.left = Some(now);
-                }
-                "ok"
+                let highest = self.highest.get(lock).copied().unwrap_or_default();
+                let Some(section) = self.section(lock, token) else { return "ok" };
+                section.left = Some(now);
+                // What is written last is fenced too: by then its lease may be over.
+                section.late = section.token < highest;
+                if section.late { "refused" } else { "ok" }
             }
             ["result", lock, token, result] => {
                 if let Some(section) = self.section(lock, token) {
@@ -177,6 +183,7 @@ impl State {
             entered: now,
             left: None,
             refused,
+            late: false,
             result: None,
         });
         if refused { "refused" } else { "ok" }
@@ -190,6 +197,7 @@ impl State {
             } else {
                 *seen.entered.entry(section.role.clone()).or_default() += 1;
             }
+            seen.late += u64::from(section.late);
             let result = section.result.as_deref().unwrap_or("never told");
             *seen.results.entry(result.to_owned()).or_default() += 1;
         }
@@ -199,7 +207,7 @@ impl State {
         held.sort_by_key(|section| (section.lock.clone(), section.entered));
         for section in &held {
             seen.released.push((section.lock.clone(), section.token));
-            if section.refused {
+            if section.refused || section.late {
                 seen.faults.push(format!("DOUBLE GRANT: refused by its token, and yet it held the lock: {section:?}"));
             }
         }
@@ -219,12 +227,16 @@ impl State {
 mod tests {
     use super::*;
 
-    fn judged(lines: &[&str]) -> Vec<String> {
+    fn seen(lines: &[&str]) -> Seen {
         let mut state = State::default();
         for (now, line) in (0..).zip(lines) {
             state.take(line, now);
         }
-        state.judge().faults
+        state.judge()
+    }
+
+    fn judged(lines: &[&str]) -> Vec<String> {
+        seen(lines).faults
     }
 
     #[test]
@@ -234,7 +246,7 @@ mod tests {
         assert_eq!(judged(&lines), [""; 0]);
         // One that was stopped past its lease.
         let lines = ["enter a 1 x", "enter a 2 y", "leave a 2", "result a 2 ok", "leave a 1", "result a 1 LOCK_LOST"];
-        assert_eq!(judged(&lines), [""; 0]);
+        assert_eq!((judged(&lines), seen(&lines).late), (vec![], 1));
         assert_eq!(judged(&["enter a 2 y", "enter a 1 x", "result a 1 LOCK_LOST", "failed x IO gone"]), [""; 0]);
     }
 
