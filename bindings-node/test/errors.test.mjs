@@ -80,6 +80,13 @@ test('what a repository can be', async (t) => {
   await opening('UNTRUSTED', { cwd: theirs });
 });
 
+test('what two repositories can come to', async (t) => {
+  const [here, there] = [await LockManager.open(repository(t)), await LockManager.open(repository(t))];
+  const both = [await here.acquire('x'), await there.acquire('x')];
+  await later('SYNC_CONFLICT', here.sync(there, { strategy: 'fail' }));
+  for (const lock of both) await lock.release();
+});
+
 test('what a tenure and a wait can come to', async (t) => {
   const locks = await LockManager.open(repository(t));
   const [a, b] = [locks.session('A'), locks.session('B')];
@@ -104,7 +111,7 @@ test('what a tenure and a wait can come to', async (t) => {
 
 after(() => {
   // Who never waits is never told of a wait, and a try has `null` for what is held.
-  const waits = ['CANCELLED', 'DEADLOCK', 'HELD', 'NOT_OWNER', 'TIMEOUT'];
+  const waits = ['CANCELLED', 'DEADLOCK', 'HELD', 'NOT_OWNER', 'SYNC_CONFLICT', 'TIMEOUT'];
   assert.deepEqual([...raised.later].filter((code) => !raised.now.has(code)).sort(), waits);
   const elsewhere = ['FORKED', 'INTERNAL', 'PERMISSION_DENIED', 'QUEUE_FULL', 'REFS_REFUSED', 'REF_CHANGED', 'STORAGE_FULL', 'UNTRUSTED'];
   for (const code of Object.keys(BY_CODE)) assert.ok(raised.later.has(code) || elsewhere.includes(code), code);

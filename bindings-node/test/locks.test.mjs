@@ -342,6 +342,30 @@ test('refs are pushed under a lock, and not without', async (t) => {
   assert.equal(value('refs/heads/new'), '');
 });
 
+test('two repositories are brought together', async (t) => {
+  const [here, there] = [await LockManager.open(repository(t)), await LockManager.open(repository(t))];
+  const [mine, theirs] = [await here.acquire('report', { priority: 1 }), await there.acquire('docs')];
+  const { changes, left } = await here.sync(there);
+  assert.deepEqual(changes.map(({ name, fate }) => `${name} ${fate}`).sort(), ['docs received', 'report sent']);
+  assert.deepEqual(left, []);
+  const [copy] = (await there.status('report')).holders;
+  assert.deepEqual([copy.id, copy.priority, copy.from], [mine.id, 1, null]);
+  assert.equal((await here.status('docs')).holders[0].from, there.location);
+  await theirs.release();
+  assert.equal((await here.sync(there, { strategy: 'oldest' })).changes[0].fate, 'ended-here');
+  const loser = await here.acquire('docs');
+  const winner = await there.acquire('docs');
+  const lost = once(loser.signal, 'abort');
+  const [{ fate, holder, other }] = (await here.sync(there)).changes;
+  assert.deepEqual([fate, holder.id, other.id], ['overruled', loser.id, winner.id]);
+  await lost;
+  assert.match(loser.signal.reason.message, /keeps it, by a sync with/);
+  await winner.release();
+  await mine.release();
+  for (const bad of [undefined, '.', {}, here]) await assert.rejects(here.sync(bad), code('INVALID_ARGUMENT'));
+  await assert.rejects(here.sync(there, { strategy: 'newest' }), code('INVALID_ARGUMENT'));
+});
+
 test('what is held stays held when nobody refers to it', async (t) => {
   const locks = await LockManager.open(repository(t));
   await (async () => void (await locks.acquire('x')))();

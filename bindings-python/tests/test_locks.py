@@ -549,6 +549,35 @@ def test_refs_are_pushed_under_a_lock_and_not_without(repository, tmp_path):
     assert (value("refs/heads/new"), value("refs/heads/async")) == ("", commit)
 
 
+def test_two_repositories_are_brought_together(locks, tmp_path):
+    subprocess.run(["git", "init", "-q", "--bare", tmp_path / "there.git"], check=True)
+    there = gitlock.LockManager(tmp_path / "there.git")
+    mine, theirs = locks.lock("report"), there.lock("docs", shared=True)
+    assert mine.acquire() and theirs.acquire()
+    synced = locks.sync(there)
+    assert sorted(f"{one['name']} {one['fate']}" for one in synced["changes"]) == ["docs received", "report sent"]
+    assert locks.status("docs")["holders"][0]["from"] == there.location
+    theirs.release()
+    assert locks.sync(there, "oldest")["changes"][0]["fate"] == "ended-here"
+    loser, winner = locks.lock("docs"), there.lock("docs")
+    assert loser.acquire() and winner.acquire()
+    told = []
+    loser.on_lost(told.append)
+    with pytest.raises(gitlock.SyncConflict, match="strategy"):
+        locks.sync(there, strategy="fail")
+    assert locks.sync(there)["changes"][0]["other"]["id"] == winner.id
+    with pytest.raises(gitlock.LockLost, match="keeps it, by a sync with"):
+        loser.release()
+    assert len(told) == 1
+    for bad in [locks, gitlock.LockManager(locks.location)]:
+        with pytest.raises(gitlock.InvalidArgument):
+            locks.sync(bad)
+    with pytest.raises(gitlock.InvalidArgument, match="highest-token"):
+        locks.sync(there, "newest")
+    winner.release()
+    mine.release()
+
+
 def test_up_and_down_and_who_waits(locks):
     first, second = locks.lock("x", shared=True), locks.lock("x", shared=True)
     assert first.acquire() and second.acquire()

@@ -154,6 +154,9 @@ pub(crate) enum Command {
     /// With the settings that fit: atomic pushes, no clean-up of its own accord, and syncing to disk. Prints what to
     /// run at night, and how to serve it.
     InitServer(InitServer),
+    /// Write the manual pages into a folder
+    #[command(hide = true)]
+    Manual(InitServer),
     /// Guards the process group of a run. Only `run` starts it.
     #[command(hide = true)]
     Guardian,

@@ -2,11 +2,15 @@
 
 use std::{fs::File, io::Read, path::Path, time::Duration};
 
+use clap::CommandFactory;
 use gitlock::{DEFAULT_TTL, ErrorCode, LockGuard, LockHandle, LockManager, PushSpec, RefUpdate, Severity, json};
 use serde_json::{Value, json};
 
 use crate::{
-    args::{Acquire, Break, Clean, Doctor, Extend, Graph, InitServer, Log, Push, Status, Tenure, UpdateRef, Verify},
+    args::{
+        Acquire, Arguments, Break, Clean, Doctor, Extend, Graph, InitServer, Log, Push, Status, Tenure, UpdateRef,
+        Verify,
+    },
     duration::show,
     failure::Failure,
     output::{self, plain, say},
@@ -258,6 +262,15 @@ pub(crate) fn init_server(directory: &Path, asked: &InitServer, json: bool) -> E
         )
     };
     answer(json, || json!({ "path": folder, "nightly": gc }), text)
+}
+
+/// Writes what `git lock --help` and `git help lock-run` show.
+pub(crate) fn manual(asked: &InitServer) -> Exit {
+    let folder = &asked.folder;
+    std::fs::create_dir_all(folder).and_then(|()| clap_mangen::generate_to(Arguments::command(), folder)).map_err(
+        |error| Failure::new(ErrorCode::Io, format!("can't write manual pages to {}: {error}", folder.display())),
+    )?;
+    Ok(0)
 }
 
 pub(crate) fn doctor(manager: &LockManager, asked: &Doctor, json: bool) -> Exit {

@@ -50,6 +50,9 @@ fn carry_out(arguments: &Arguments) -> Exit {
         return commands::init_server(&arguments.global.directory, asked, arguments.global.json);
     }
     change_folder(&arguments.global)?;
+    if let Command::Manual(asked) = &arguments.command {
+        return commands::manual(asked);
+    }
     let json = arguments.global.json;
     let manager = match (&arguments.command, &arguments.global.remote[..]) {
         (Command::Run(asked), [_, _, ..]) => {
@@ -79,7 +82,7 @@ fn carry_out(arguments: &Arguments) -> Exit {
         Command::Break(asked) => commands::break_lock(&manager, asked, json),
         Command::Graph(asked) => commands::graph(&manager, asked, json),
         Command::Doctor(asked) => commands::doctor(&manager, asked, json),
-        Command::Guardian | Command::InitServer(_) | Command::Sync(_) => Ok(0), // it has no repository, and was started before
+        Command::Guardian | Command::InitServer(_) | Command::Sync(_) | Command::Manual(_) => Ok(0), // it has no repository, and was started before
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::io::{self, Write};
 
-use gitlock::{Bound, Finding, Holder, JournalEntry, Listing, LockStatus, Severity, WaitGraph};
+use gitlock::{Bound, Finding, Holder, JournalEntry, Listing, LockStatus, Severity, WaitGraph, lock::merge::origin};
 
 use crate::{duration::show, failure::Failure, moment};
 
@@ -67,6 +67,9 @@ pub(crate) fn status_text(status: &LockStatus) -> String {
             show(held.held_for),
             moment::clock_time(held.holder.ends_at()),
         );
+        if let Some(place) = origin(&held.holder) {
+            text += &format!("    a copy from {}, as it was at the last sync\n", plain(place));
+        }
     }
     for (at, queued) in status.queue.iter().enumerate() {
         let claim = &queued.waiter.claim;

@@ -13,7 +13,7 @@ use crate::{
     commands::Exit,
     failure::Failure,
     open,
-    output::{self, plain},
+    output::{self, plain, say},
 };
 
 /// The repository itself, whatever its configuration says of remotes.
@@ -34,7 +34,7 @@ pub(crate) fn sync(global: &Global, remote: Option<&String>, asked: &Sync) -> Ex
     match asked.every {
         None => {
             let synced = here.sync(&there, asked.strategy)?;
-            tell(&synced, &there, global.json);
+            tell(&synced, &there, global.json)?;
             Ok(if synced.left.is_empty() { 0 } else { ErrorCode::RecordCorrupt.exit_code() })
         }
         Some(every) => go_on(&here, &there, asked, (every, global.json)),
@@ -48,10 +48,10 @@ fn go_on(here: &LockManager, there: &LockManager, asked: &Sync, (every, json): (
         match here.sync(there, asked.strategy) {
             Ok(synced) => {
                 if trouble.take().is_some() {
-                    eprintln!("git lock: synced with {} again", plain(&there.location()));
+                    output::tell(&format!("git-lock: synced with {} again", plain(&there.location())));
                 }
                 if !synced.changes.is_empty() || !synced.left.is_empty() {
-                    tell(&synced, there, json);
+                    tell(&synced, there, json)?;
                 }
             }
             // Told once, and not each time.
@@ -69,21 +69,20 @@ fn go_on(here: &LockManager, there: &LockManager, asked: &Sync, (every, json): (
     }
 }
 
-fn tell(synced: &Synced, there: &LockManager, json: bool) {
+fn tell(synced: &Synced, there: &LockManager, json: bool) -> Result<(), Failure> {
     if json {
-        println!("{}", json::synced(synced));
-        return;
+        return say(&json::synced(synced).to_string());
     }
     let place = plain(&there.location());
-    for change in &synced.changes {
-        println!("{}: {}", plain(change.name.as_str()), fate(change, &place));
+    let changes =
+        synced.changes.iter().map(|change| format!("{}: {}\n", plain(change.name.as_str()), fate(change, &place)));
+    let left =
+        synced.left.iter().map(|(name, why)| format!("{}: left as it is: {}\n", plain(name.as_str()), plain(why)));
+    let mut text: String = changes.chain(left).collect();
+    if text.is_empty() {
+        text = format!("nothing had changed, here or at {place}\n");
     }
-    for (name, why) in &synced.left {
-        println!("{}: left as it is: {}", plain(name.as_str()), plain(why));
-    }
-    if synced.changes.is_empty() && synced.left.is_empty() {
-        println!("nothing had changed here or at {place}");
-    }
+    say(&text)
 }
 
 fn fate(change: &SyncChange, place: &str) -> String {

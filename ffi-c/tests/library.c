@@ -405,6 +405,7 @@ static void upgrades_and_who_waits(void) {
   gitlock_string_free(text);
   CHECK(gitlock_graph_dot(manager, &text) == GITLOCK_OK && strstr(text, "\"another\" -> ") != NULL);
   gitlock_string_free(text);
+  CHECK(gitlock_sync(manager, manager, NULL, &text) == GITLOCK_INVALID_ARGUMENT && text == NULL);
   gitlock_waiting_cancel(wait);
   gitlock_waiting_free(wait);
   until(&waits, &waits.ended, 1);
@@ -515,6 +516,8 @@ static void nulls(void) {
   CHECK(gitlock_verify(NULL, "x", 1) == bad && gitlock_verify(manager, NULL, 1) == bad);
   CHECK(gitlock_graph(NULL, &text) == bad && gitlock_graph(manager, NULL) == bad);
   CHECK(gitlock_graph_dot(NULL, &text) == bad && gitlock_graph_dot(manager, NULL) == bad);
+  CHECK(gitlock_sync(NULL, manager, NULL, &text) == bad && gitlock_sync(manager, NULL, NULL, &text) == bad);
+  CHECK(gitlock_sync(manager, manager, "newest", &text) == bad && gitlock_sync(manager, manager, NULL, NULL) == bad);
   CHECK(gitlock_guard_name(NULL) == NULL && gitlock_guard_id(NULL) == NULL && gitlock_guard_token(NULL) == 0);
   CHECK(gitlock_guard_is_lost(NULL) && gitlock_guard_remaining_ms(NULL) == 0 && gitlock_guard_mode(NULL) == -1);
   CHECK(gitlock_code_name(12345) == NULL && gitlock_code_retry(12345) == GITLOCK_RETRY_NEVER);

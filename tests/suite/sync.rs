@@ -1,203 +1,28 @@
 //! Two repositories whose locks are brought together, after work without a connection.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+#[path = "sync/histories.rs"]
+mod histories;
+#[path = "sync/world.rs"]
+mod world;
+
 use std::{
-    collections::{BTreeMap, HashMap},
-    sync::{
-        Arc, Mutex,
-        atomic::{AtomicU64, Ordering::SeqCst},
-        mpsc,
-    },
+    collections::BTreeMap,
+    sync::{Arc, atomic::AtomicU64, mpsc},
     time::Duration,
 };
 
 use gitlock::{
-    Error, ErrorCode, LockHandle, LockManager, Mode, Options, Result, SyncFate, SyncStrategy, Synced,
+    ErrorCode, LockManager, Mode, Options, SyncStrategy,
     clock::{Clock, SystemClock},
-    lock::{Now, fault::Faults, fit::blocks},
-    name::RefName,
-    store::{NewValue, Object, Oid, RefEdit, RefStore, Swept, Transacted, Watch, memory::MemoryStore},
+    store::memory::MemoryStore,
+};
+use gitlock_tests::{
+    git::{Repo, assert_sound, run_git},
+    servers::{Daemon, Served, free_port},
 };
 
-const WINS: SyncStrategy = SyncStrategy::RemoteWins;
-const MINUTE: Duration = Duration::from_secs(60);
-
-/// A time that tests move, the same on every machine; each machine has booted for itself.
-#[derive(Clone, Debug)]
-struct Machine {
-    time: Arc<AtomicU64>,
-    boot: Arc<str>,
-}
-
-impl Clock for Machine {
-    fn now(&self) -> Now {
-        let at = 1_700_000_000_000 + self.time.load(SeqCst);
-        Now { wall: at, wall_micros: at * 1_000, boot: 5_000_000 + self.time.load(SeqCst), boot_id: self.boot.clone() }
-    }
-
-    fn pause(&self, duration: Duration) {
-        SystemClock.pause(duration);
-    }
-}
-
-type Once = Mutex<Option<Box<dyn FnOnce() + Send>>>;
-
-/// A store that fails, or in which something happens just before it is written.
-#[derive(Clone, Default)]
-struct Stumbling {
-    store: MemoryStore,
-    /// How many writes succeed until one fails, for ever if nothing is said.
-    writes: Arc<Mutex<Option<u64>>>,
-    before: Arc<Once>,
-}
-
-impl std::fmt::Debug for Stumbling {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        self.store.fmt(f)
-    }
-}
-
-impl Stumbling {
-    fn fail_after(&self, writes: Option<u64>) {
-        *self.writes.lock().unwrap() = writes;
-    }
-
-    fn before_the_next_write(&self, what: impl FnOnce() + Send + 'static) {
-        *self.before.lock().unwrap() = Some(Box::new(what));
-    }
-}
-
-impl RefStore for Stumbling {
-    fn read(&self, name: &RefName) -> Result<Option<Oid>> {
-        self.store.read(name)
-    }
-
-    fn object(&self, id: &Oid) -> Result<Object> {
-        self.store.object(id)
-    }
-
-    fn list(&self, prefix: &str) -> Result<Vec<(RefName, Oid)>> {
-        self.store.list(prefix)
-    }
-
-    fn transact(&self, edits: &[RefEdit]) -> Result<Transacted> {
-        let before = self.before.lock().unwrap().take();
-        before.into_iter().for_each(|what| what());
-        if let Some(writes) = self.writes.lock().unwrap().as_mut() {
-            if *writes == 0 {
-                return Err(Error::new(ErrorCode::Io, "the connection is cut"));
-            }
-            *writes -= 1;
-        }
-        self.store.transact(edits)
-    }
-
-    fn restore(&self, value: &NewValue) -> Result<bool> {
-        self.store.restore(value)
-    }
-
-    fn watch(&self, prefix: &str) -> Result<Box<dyn Watch>> {
-        self.store.watch(prefix)
-    }
-
-    fn superseded(&self, objects: &[Oid]) {
-        self.store.superseded(objects);
-    }
-
-    fn sweep(&self, grace: Option<Duration>) -> Result<Swept> {
-        self.store.sweep(grace)
-    }
-
-    fn location(&self) -> String {
-        self.store.location()
-    }
-}
-
-/// A laptop's own repository, and the server as it and others see it.
-struct World {
-    time: Arc<AtomicU64>,
-    /// The laptop's.
-    own: Stumbling,
-    /// The server's.
-    store: Stumbling,
-    /// The laptop.
-    here: LockManager,
-    /// The server, from the laptop.
-    there: LockManager,
-    /// The server, from another machine.
-    team: LockManager,
-}
-
-fn manager(time: &Arc<AtomicU64>, store: &Stumbling, boot: &str, owner: Option<&str>) -> LockManager {
-    let mut options = Options::default();
-    options.clock = Arc::new(Machine { time: time.clone(), boot: boot.into() });
-    options.owner = owner.map(str::to_owned);
-    LockManager::with_store(Arc::new(store.clone()), options).unwrap()
-}
-
-impl World {
-    fn new() -> World {
-        let (time, own, store) = (Arc::new(AtomicU64::new(0)), Stumbling::default(), Stumbling::default());
-        let here = manager(&time, &own, "laptop", Some("laptop"));
-        let there = manager(&time, &store, "laptop", Some("laptop"));
-        let team = manager(&time, &store, "team", Some("team"));
-        World { time, own, store, here, there, team }
-    }
-
-    fn laptop(&self, boot: &str) -> (LockManager, LockManager) {
-        let here = manager(&self.time, &Stumbling::default(), boot, Some(boot));
-        (here, manager(&self.time, &self.store, boot, Some(boot)))
-    }
-
-    fn passes(&self, time: Duration) {
-        self.time.fetch_add(u64::try_from(time.as_millis()).unwrap(), SeqCst);
-    }
-
-    fn sync(&self, strategy: SyncStrategy) -> Vec<String> {
-        told(&self.here.sync(&self.there, strategy).unwrap())
-    }
-}
-
-/// What a sync did, as words.
-fn told(synced: &Synced) -> Vec<String> {
-    assert_eq!(synced.left, []);
-    let mut told: Vec<String> =
-        synced.changes.iter().map(|one| format!("{} {}", one.name, one.fate.as_str())).collect();
-    told.sort();
-    told
-}
-
-/// Acquires for a minute, without a background thread that renews it.
-fn take(manager: &LockManager, name: &str) -> LockHandle {
-    take_with(manager, name, Mode::Exclusive, 0).unwrap()
-}
-
-fn take_with(manager: &LockManager, name: &str, mode: Mode, priority: i32) -> Option<LockHandle> {
-    let request = manager.lock(name).fingerprint("mine").ttl(MINUTE).priority(priority);
-    let request = if mode == Mode::Shared { request.shared() } else { request };
-    Some(request.try_acquire().unwrap()?.detach())
-}
-
-/// Who holds what, by name: the ids, and those of intents.
-fn held(manager: &LockManager) -> BTreeMap<String, Vec<String>> {
-    let listing = manager.list().unwrap();
-    let all = listing.locks.into_iter().map(|lock| {
-        let holders = lock.holders.iter().chain(&lock.intents);
-        let mut ids: Vec<String> = holders.map(|status| status.holder.claim.id.clone()).collect();
-        ids.sort();
-        (lock.name.to_string(), ids)
-    });
-    all.collect()
-}
-
-fn journal(manager: &LockManager, name: &str) -> Vec<(String, String)> {
-    let entries = manager.log(name, 100).unwrap();
-    entries.into_iter().map(|entry| (entry.outcome, entry.id)).collect()
-}
-
-fn id(handle: &LockHandle) -> String {
-    handle.id().unwrap().to_owned()
-}
+use world::{MINUTE, Machine, Stumbling, WINS, World, held, id, journal, manager, take, take_with, told};
 
 #[test]
 fn what_is_taken_here_is_held_there_until_it_is_released_here() {
@@ -505,164 +330,48 @@ fn a_repository_is_not_synced_with_itself() {
     assert_eq!(error.code(), ErrorCode::InvalidArgument);
 }
 
-// ---------------------------------------------------------------- at random
-
-/// A small generator, so that a failure can be told by its seed.
-struct Dice(u64);
-
-impl Dice {
-    fn roll(&mut self, sides: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (mixed ^ (mixed >> 31)) % sides
-    }
-
-    fn of<'a, T>(&mut self, all: &'a [T]) -> &'a T {
-        &all[usize::try_from(self.roll(all.len() as u64)).unwrap()]
-    }
-}
-
-/// Nobody stands beside somebody who keeps it out.
-fn assert_compatible(manager: &LockManager) {
-    for lock in manager.list().unwrap().locks {
-        let all: Vec<_> = lock.holders.iter().chain(&lock.intents).map(|status| &status.holder).collect();
-        for (at, one) in all.iter().enumerate() {
-            for other in &all[at + 1..] {
-                let apart =
-                    blocks(&one.claim, &other.claim, Faults::NONE) && blocks(&other.claim, &one.claim, Faults::NONE);
-                assert!(
-                    !apart && (one.slot.is_none() || one.slot != other.slot),
-                    "{} beside {}",
-                    one.claim.id,
-                    other.claim.id
-                );
-            }
-        }
-    }
-}
-
-/// Everybody's tenures, as their homes know them.
-struct Tenures {
-    /// By home: 0 and 1 are laptops, 2 is the team.
-    all: Vec<(usize, LockHandle)>,
-    /// The highest token of each lock that the server has seen.
-    highest: HashMap<String, u64>,
-}
-
-fn lives(manager: &LockManager, handle: &LockHandle) -> bool {
-    held(manager).get(handle.name().as_str()).is_some_and(|ids| ids.contains(&id(handle)))
-}
+// ---------------------------------------------------------------- real Git
 
 #[test]
-fn any_history_ends_in_agreement() {
-    let rounds: u64 = std::env::var("GITLOCK_SYNC_HISTORIES").map_or(150, |count| count.parse().unwrap());
-    for seed in 0..rounds {
-        history(seed);
-    }
-}
+fn a_clone_works_on_while_its_server_is_away() {
+    let (served, port, client) = (Served::new(), free_port(), Repo::new());
+    let start = || Daemon::start_at(served.folder(), &["--enable=receive-pack"], port);
+    let daemon = start();
+    let here = LockManager::open(client.path()).unwrap();
+    let mut options = Options::default();
+    options.remote = Some(format!("git://127.0.0.1:{port}/locks.git"));
+    options.remote_timeout = Duration::from_secs(1);
+    let there = LockManager::open_with(client.path(), options.clone()).unwrap();
+    let (report, docs) = (take(&here, "report"), take(&there, "docs"));
+    assert_eq!(told(&here.sync(&there, WINS).unwrap()), ["docs received", "report sent"]);
+    drop(daemon);
 
-fn history(seed: u64) {
-    let mut dice = Dice(seed);
-    let world = World::new();
-    let (second, second_there) = world.laptop("second");
-    let homes = [world.here.clone(), second, world.team.clone()];
-    let servers = [world.there.clone(), second_there];
-    let mut tenures = Tenures { all: Vec::new(), highest: HashMap::new() };
-    for step in 0..30 {
-        let home = usize::try_from(dice.roll(3)).unwrap();
-        match dice.roll(10) {
-            0..=2 => {
-                let name = *dice.of(&["x", "x/a", "x/a/b", "y"]);
-                let mode = *dice.of(&[Mode::Shared, Mode::Exclusive, Mode::Exclusive]);
-                let priority = i32::try_from(dice.roll(3)).unwrap();
-                let Some(handle) = take_with(&homes[home], name, mode, priority) else { continue };
-                if home == 2 {
-                    let highest = tenures.highest.entry(name.to_owned()).or_default();
-                    assert!(handle.token().unwrap() > *highest, "seed {seed}, step {step}: a token shrank");
-                    *highest = handle.token().unwrap();
-                }
-                tenures.all.push((home, handle));
-            }
-            3 if !tenures.all.is_empty() => {
-                let (home, handle) = dice.of(&tenures.all);
-                let _ = homes[*home].release(handle);
-            }
-            4 if !tenures.all.is_empty() => {
-                let (home, handle) = dice.of(&tenures.all);
-                let _ = homes[*home].extend(handle, None);
-            }
-            5 => world.passes(MINUTE / *dice.of(&[1, 2, 5, 60])),
-            6 if dice.roll(4) == 0 => drop(homes[home].break_lock("x", None, None)),
-            // A cut in the middle, after which all goes on as if it had never been.
-            7 => {
-                let cut = if dice.roll(2) == 0 { &world.own } else { &world.store };
-                cut.fail_after(Some(dice.roll(3)));
-                let _ = world.here.sync(&world.there, *dice.of(&SyncStrategy::ALL));
-                cut.fail_after(None);
-            }
-            _ => {
-                let laptop = home % 2;
-                let strategy = *dice.of(&SyncStrategy::ALL);
-                sync_and_check(
-                    (&homes, laptop, &servers[laptop]),
-                    strategy,
-                    &mut tenures,
-                    &format!("seed {seed}, step {step}"),
-                );
-            }
-        }
-    }
-}
+    assert_eq!(here.sync(&there, WINS).unwrap_err().code(), ErrorCode::Io);
+    here.release(&report).unwrap();
+    let again = take(&here, "report");
+    here.release(&again).unwrap();
+    let site = take(&here, "site");
+    client.git(&["gc", "--quiet", "--prune=now"]);
 
-fn sync_and_check(
-    (homes, laptop, server): (&[LockManager; 3], usize, &LockManager),
-    strategy: SyncStrategy,
-    tenures: &mut Tenures,
-    at: &str,
-) {
-    let here = &homes[laptop];
-    let living: Vec<(usize, LockHandle)> =
-        tenures.all.iter().filter(|(home, handle)| lives(&homes[*home], handle)).cloned().collect();
-    let known_there: Vec<String> = held(server).into_values().flatten().collect();
-    let synced = match here.sync(server, strategy) {
-        Ok(synced) => synced,
-        Err(error) => {
-            assert_eq!((error.code(), strategy), (ErrorCode::SyncConflict, SyncStrategy::Fail), "{at}: {error}");
-            return;
-        }
+    let _daemon = start();
+    let other = LockManager::open_with(client.path(), options).unwrap();
+    let theirs = take(&other, "site");
+    assert_eq!(told(&here.sync(&there, WINS).unwrap()), ["report ended-there", "site overruled", "site received"]);
+    assert_eq!(here.release(&site).unwrap_err().code(), ErrorCode::LockLost);
+    other.release(&theirs).unwrap();
+    other.release(&docs).unwrap();
+    assert_eq!(told(&here.sync(&there, WINS).unwrap()), ["docs ended-here", "site ended-here"]);
+
+    let subjects = |dir: &std::path::Path, name: &str| {
+        let log = run_git(dir, &["log", "--format=%s", &format!("refs/gitvan/journal/{name}")]);
+        log.lines().map(str::to_owned).collect::<Vec<_>>()
     };
-    assert_eq!(held(here), held(server), "{at}: the two differ");
-    assert_compatible(here);
-    assert_compatible(server);
-    for change in &synced.changes {
-        let (fate, of) = (&change.fate, change.holder.claim.id.clone());
-        if *fate == SyncFate::Sent {
-            let highest = tenures.highest.entry(change.name.to_string()).or_default();
-            let token = change.holder.token.unwrap();
-            assert!(token > *highest, "{at}: a token was sent that isn't above {highest}");
-            *highest = token;
-        }
-        if *fate == SyncFate::Lost {
-            assert!(!known_there.contains(&of), "{at}: {of} was lost, and stood there");
-        }
-    }
-    for (home, handle) in living {
-        let fate: Vec<&SyncFate> = synced
-            .changes
-            .iter()
-            .filter(|change| change.holder.claim.id == id(&handle))
-            .map(|change| &change.fate)
-            .collect();
-        let overruled = fate.iter().any(|fate| matches!(fate, SyncFate::Overruled { .. }));
-        let lost = fate.contains(&&SyncFate::Lost);
-        if home == laptop {
-            assert_eq!(lives(here, &handle), !overruled && !lost, "{at}: {handle:?} {fate:?}");
-        } else if home == 2 {
-            assert_eq!(lives(&homes[2], &handle), !overruled, "{at}: {handle:?} {fate:?}");
-        } else {
-            assert!(lives(&homes[home], &handle), "{at}: another laptop's own repository was changed");
-        }
-    }
+    assert_eq!(subjects(&served.repository(), "report"), ["report: released", "report: released"], "both tenures");
+    assert_eq!(subjects(client.path(), "site"), ["site: ended elsewhere", "site: overruled"]);
+    let tracking = client.git(&["for-each-ref", "--format=%(refname)", "refs/gitvan/tracking"]);
+    assert_eq!(tracking.lines().count(), 3, "{tracking}");
+    assert_eq!(client.git(&["for-each-ref", "refs/gitvan/locks"]), "");
+    client.git(&["gc", "--quiet", "--prune=now"]);
+    assert_sound(client.path());
+    assert_sound(&served.repository());
 }

@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::commands::{release, ship};
+use crate::commands::{release, run, ship};
 
 /// What a program needs that links `libgitlock.a`: what Rust's standard library needs.
 const PRIVATE_LIBS: &str = "-lgcc_s -lutil -lrt -lpthread -lm -ldl -lc";
@@ -47,6 +47,8 @@ pub(crate) fn install(root: &Path, prefix: &Path) -> Result<(), String> {
     };
     copy(Path::new(&release(root, "libgitlock_c.a")), &lib.join("libgitlock.a"), 0o644)?;
     copy(Path::new(&release(root, "git-lock")), &bin.join("git-lock"), 0o755)?;
+    let manual = prefix.join("share/man/man1");
+    run(root, &bin.join("git-lock").to_string_lossy(), &["manual", &manual.to_string_lossy()])?;
     // Found from where the file itself lies, so that the folder can be moved.
     let text = format!(
         "prefix=${{pcfiledir}}/../..\nlibdir=${{prefix}}/lib\nincludedir=${{prefix}}/include\n\n\
@@ -55,7 +57,7 @@ pub(crate) fn install(root: &Path, prefix: &Path) -> Result<(), String> {
     );
     let file = lib.join("pkgconfig/gitlock.pc");
     fs::write(&file, text).map_err(|error| format!("can't write {}: {error}", file.display()))?;
-    println!("{full}, libgitlock.a, gitlock.h, gitlock.hpp, gitlock.pc, git-lock");
+    println!("{full}, libgitlock.a, gitlock.h, gitlock.hpp, gitlock.pc, git-lock and its manual");
     Ok(())
 }
 

@@ -140,6 +140,11 @@ class LockManager:
             },
         )
 
+    @property
+    def location(self) -> str:
+        """Where the locks are, in words."""
+        return self._manager.location()
+
     def __repr__(self) -> str:
         return f"<{type(self).__module__}.{type(self).__qualname__} of {self._manager.location()!r}>"
 

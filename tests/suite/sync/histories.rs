@@ -1,0 +1,170 @@
+//! Random histories of two laptops and a server.
+
+use std::collections::HashMap;
+
+use gitlock::{
+    ErrorCode, LockHandle, LockManager, Mode, SyncFate, SyncStrategy,
+    lock::{fault::Faults, fit::blocks},
+};
+
+use crate::world::{MINUTE, World, held, id, take_with};
+
+/// A small generator, so that a failure can be told by its seed.
+struct Dice(u64);
+
+impl Dice {
+    fn roll(&mut self, sides: u64) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = self.0;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (mixed ^ (mixed >> 31)) % sides
+    }
+
+    fn of<'a, T>(&mut self, all: &'a [T]) -> &'a T {
+        &all[usize::try_from(self.roll(all.len() as u64)).unwrap()]
+    }
+}
+
+/// Nobody stands beside somebody who keeps it out.
+fn assert_compatible(manager: &LockManager) {
+    for lock in manager.list().unwrap().locks {
+        let all: Vec<_> = lock.holders.iter().chain(&lock.intents).map(|status| &status.holder).collect();
+        for (at, one) in all.iter().enumerate() {
+            for other in &all[at + 1..] {
+                let apart =
+                    blocks(&one.claim, &other.claim, Faults::NONE) && blocks(&other.claim, &one.claim, Faults::NONE);
+                assert!(
+                    !apart && (one.slot.is_none() || one.slot != other.slot),
+                    "{} beside {}",
+                    one.claim.id,
+                    other.claim.id
+                );
+            }
+        }
+    }
+}
+
+/// Everybody's tenures, as their homes know them.
+struct Tenures {
+    /// By home: 0 and 1 are laptops, 2 is the team.
+    all: Vec<(usize, LockHandle)>,
+    /// The highest token of each lock that the server has seen.
+    highest: HashMap<String, u64>,
+}
+
+fn lives(manager: &LockManager, handle: &LockHandle) -> bool {
+    held(manager).get(handle.name().as_str()).is_some_and(|ids| ids.contains(&id(handle)))
+}
+
+#[test]
+fn any_history_ends_in_agreement() {
+    let rounds: u64 = std::env::var("GITLOCK_SYNC_HISTORIES").map_or(150, |count| count.parse().unwrap());
+    for seed in 0..rounds {
+        history(seed);
+    }
+}
+
+fn history(seed: u64) {
+    let mut dice = Dice(seed);
+    let world = World::new();
+    let (second, second_there) = world.laptop("second");
+    let homes = [world.here.clone(), second, world.team.clone()];
+    let servers = [world.there.clone(), second_there];
+    let mut tenures = Tenures { all: Vec::new(), highest: HashMap::new() };
+    for step in 0..30 {
+        let home = usize::try_from(dice.roll(3)).unwrap();
+        match dice.roll(10) {
+            0..=2 => {
+                let name = *dice.of(&["x", "x/a", "x/a/b", "y"]);
+                let mode = *dice.of(&[Mode::Shared, Mode::Exclusive, Mode::Exclusive]);
+                let priority = i32::try_from(dice.roll(3)).unwrap();
+                let Some(handle) = take_with(&homes[home], name, mode, priority) else { continue };
+                if home == 2 {
+                    let highest = tenures.highest.entry(name.to_owned()).or_default();
+                    assert!(handle.token().unwrap() > *highest, "seed {seed}, step {step}: a token shrank");
+                    *highest = handle.token().unwrap();
+                }
+                tenures.all.push((home, handle));
+            }
+            3 if !tenures.all.is_empty() => {
+                let (home, handle) = dice.of(&tenures.all);
+                let _ = homes[*home].release(handle);
+            }
+            4 if !tenures.all.is_empty() => {
+                let (home, handle) = dice.of(&tenures.all);
+                let _ = homes[*home].extend(handle, None);
+            }
+            5 => world.passes(MINUTE / *dice.of(&[1, 2, 5, 60])),
+            6 if dice.roll(4) == 0 => drop(homes[home].break_lock("x", None, None)),
+            // A cut in the middle, after which all goes on as if it had never been.
+            7 => {
+                let cut = if dice.roll(2) == 0 { &world.own } else { &world.store };
+                cut.fail_after(Some(dice.roll(3)));
+                let _ = world.here.sync(&world.there, *dice.of(&SyncStrategy::ALL));
+                cut.fail_after(None);
+            }
+            _ => {
+                let laptop = home % 2;
+                let strategy = *dice.of(&SyncStrategy::ALL);
+                sync_and_check(
+                    (&homes, laptop, &servers[laptop]),
+                    strategy,
+                    &mut tenures,
+                    &format!("seed {seed}, step {step}"),
+                );
+            }
+        }
+    }
+}
+
+fn sync_and_check(
+    (homes, laptop, server): (&[LockManager; 3], usize, &LockManager),
+    strategy: SyncStrategy,
+    tenures: &mut Tenures,
+    at: &str,
+) {
+    let here = &homes[laptop];
+    let living: Vec<(usize, LockHandle)> =
+        tenures.all.iter().filter(|(home, handle)| lives(&homes[*home], handle)).cloned().collect();
+    let known_there: Vec<String> = held(server).into_values().flatten().collect();
+    let synced = match here.sync(server, strategy) {
+        Ok(synced) => synced,
+        Err(error) => {
+            assert_eq!((error.code(), strategy), (ErrorCode::SyncConflict, SyncStrategy::Fail), "{at}: {error}");
+            return;
+        }
+    };
+    assert_eq!(held(here), held(server), "{at}: the two differ");
+    assert_compatible(here);
+    assert_compatible(server);
+    for change in &synced.changes {
+        let (fate, of) = (&change.fate, change.holder.claim.id.clone());
+        if *fate == SyncFate::Sent {
+            let highest = tenures.highest.entry(change.name.to_string()).or_default();
+            let token = change.holder.token.unwrap();
+            assert!(token > *highest, "{at}: a token was sent that isn't above {highest}");
+            *highest = token;
+        }
+        if *fate == SyncFate::Lost {
+            assert!(!known_there.contains(&of), "{at}: {of} was lost, and stood there");
+        }
+    }
+    for (home, handle) in living {
+        let fate: Vec<&SyncFate> = synced
+            .changes
+            .iter()
+            .filter(|change| change.holder.claim.id == id(&handle))
+            .map(|change| &change.fate)
+            .collect();
+        let overruled = fate.iter().any(|fate| matches!(fate, SyncFate::Overruled { .. }));
+        let lost = fate.contains(&&SyncFate::Lost);
+        if home == laptop {
+            assert_eq!(lives(here, &handle), !overruled && !lost, "{at}: {handle:?} {fate:?}");
+        } else if home == 2 {
+            assert_eq!(lives(&homes[2], &handle), !overruled, "{at}: {handle:?} {fate:?}");
+        } else {
+            assert!(lives(&homes[home], &handle), "{at}: another laptop's own repository was changed");
+        }
+    }
+}
