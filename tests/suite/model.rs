@@ -47,7 +47,7 @@ fn a_rule_left_out_is_noticed() {
 #[test]
 fn every_fault_of_a_rule_has_its_world() {
     let stores = |fault: &&Fault| {
-        ["FastDelete", "SlowDelete", "Packed", "NoCompare", "NoFence", "Break"]
+        ["FastDelete", "SlowDelete", "Packed", "NoCompare", "NoFence", "Break", "Sync"]
             .iter()
             .any(|of| fault.as_str().starts_with(of))
     };

@@ -145,7 +145,7 @@ fn what_was_ended_there_before_it_could_be_remembered_is_not_brought_back() {
 fn what_others_do_in_the_midst_of_it_is_seen() {
     let world = World::new();
     let mine = take(&world.here, "report");
-    let team = world.team.clone();
+    let (team, _) = world.others();
     world.store.before_the_next_write(move || drop(take(&team, "report")));
     assert_eq!(world.sync(WINS), ["report overruled", "report received"]);
     world.here.release(&mine).unwrap_err();
@@ -153,7 +153,7 @@ fn what_others_do_in_the_midst_of_it_is_seen() {
     // Here a reader comes, who doesn't go with what was just compared.
     let world = World::new();
     let theirs = take(&world.team, "docs");
-    let here = world.here.clone();
+    let (_, here) = world.others();
     world.own.before_the_next_write(move || drop(take_with(&here, "docs", Mode::Shared, 0).unwrap()));
     assert_eq!(world.sync(WINS), ["docs overruled", "docs received"]);
     assert_eq!(held(&world.here)["docs"], [id(&theirs)]);

@@ -89,6 +89,18 @@ faults! {
     VictimByOrder,
     /// Who was queued and is gone from the record is granted again under its old id.
     ReuseEndedId,
+    /// A copy that has ended ends its tenure at home too.
+    SyncEndsByCopies,
+    /// A tenure whose home is elsewhere is judged by the clocks of where its copy is.
+    SyncJudgesByCopies,
+    /// What was compared is written though others hold by now.
+    SyncUnseen,
+    /// A tenure is announced with the token that it has, whatever was granted there.
+    SyncKeepsTokens,
+    /// A tenure that the journal's tip calls ended, and that is alive elsewhere, is written without a word there.
+    SyncWithoutGoesOn,
+    /// What is held below a name stands against nobody.
+    SyncOverlooksIntents,
     /// The guard believes in its lease until the very end.
     NoSafetyMargin,
     /// Fast delete: packed-refs is compared before the look for packed-refs.lock.

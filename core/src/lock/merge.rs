@@ -14,7 +14,7 @@ use crate::name::LockName;
 
 use super::{
     decide::{Cause, Ended},
-    fault::Faults,
+    fault::{Fault, Faults},
     fit::fits,
     mode::Mode,
     reconcile::{Adopted, Reconciliation},
@@ -179,7 +179,7 @@ impl Tenure<'_> {
 ///
 /// # Errors
 /// With [`SyncStrategy::Fail`] the tenures that stand against each other; nothing is to be done then.
-pub fn merge(locks: &[Sides], place: &str, strategy: SyncStrategy) -> Result<Merged, Vec<Change>> {
+pub fn merge(locks: &[Sides], place: &str, strategy: SyncStrategy, faults: Faults) -> Result<Merged, Vec<Change>> {
     let mut merged = Merged {
         here: locks.iter().map(|lock| Reconciliation::of(&lock.here)).collect(),
         there: locks.iter().map(|lock| Reconciliation::of(&lock.there)).collect(),
@@ -188,7 +188,7 @@ pub fn merge(locks: &[Sides], place: &str, strategy: SyncStrategy) -> Result<Mer
     };
     let mut tenures = Vec::new();
     for id in ids(locks) {
-        match Compared::of(locks, id, place).verdict(locks, place, &mut merged) {
+        match Compared::of(locks, id, place, faults).verdict(locks, place, &mut merged) {
             Some(tenure) => tenures.push(tenure),
             None => continue,
         }
@@ -197,7 +197,7 @@ pub fn merge(locks: &[Sides], place: &str, strategy: SyncStrategy) -> Result<Mer
     let mut kept: Vec<Record> = vec![Record::default(); locks.len()];
     let (mut winners, mut conflicts) = (Vec::new(), Vec::new());
     for tenure in tenures {
-        let Some(rival) = rival(&kept, &tenure).cloned() else {
+        let Some(rival) = rival(&kept, &tenure, faults).cloned() else {
             tenure.parts.iter().for_each(|(lock, holder)| kept[*lock].holders.push(holder.clone()));
             winners.push(tenure);
             continue;
@@ -210,7 +210,7 @@ pub fn merge(locks: &[Sides], place: &str, strategy: SyncStrategy) -> Result<Mer
     if !conflicts.is_empty() {
         return Err(conflicts);
     }
-    carry(locks, winners, place, &mut merged);
+    carry(locks, winners, (place, faults), &mut merged);
     for (lock, sides) in locks.iter().enumerate() {
         merged.there[lock].append = unknown_there(sides);
     }
@@ -232,14 +232,16 @@ struct Compared<'a> {
 }
 
 impl<'a> Compared<'a> {
-    fn of(locks: &'a [Sides], id: &'a str, place: &str) -> Compared<'a> {
+    fn of(locks: &'a [Sides], id: &'a str, place: &str, faults: Faults) -> Compared<'a> {
         let parts = |record: fn(&Sides) -> &Record| -> BTreeMap<usize, &'a Holder> {
             locks.iter().enumerate().filter_map(|(at, lock)| Some((at, record(lock).holder(id)?))).collect()
         };
         let (base, here, there) = (parts(|lock| &lock.base), parts(|lock| &lock.here), parts(|lock| &lock.there));
         // A copy from elsewhere is at home here, as far as this remote is concerned.
         let known = here.values().next().or_else(|| base.values().next());
-        let at_home_here = known.is_some_and(|holder| origin(holder) != Some(place));
+        let at_home_here = known.is_some_and(|holder| {
+            origin(holder) != Some(place) || here.is_empty() && faults.has(Fault::SyncEndsByCopies)
+        });
         Compared { id, base, here, there, at_home_here }
     }
 
@@ -285,7 +287,8 @@ impl Tenure<'_> {
 }
 
 /// Who of those that are kept already can't stand beside this one.
-fn rival<'a>(kept: &'a [Record], tenure: &Tenure<'_>) -> Option<&'a Holder> {
+fn rival<'a>(kept: &'a [Record], tenure: &Tenure<'_>, faults: Faults) -> Option<&'a Holder> {
+    let overlooked = |holder: &Holder| holder.claim.mode.is_intent() && faults.has(Fault::SyncOverlooksIntents);
     tenure.parts.iter().find_map(|(lock, holder)| {
         let record = &kept[*lock];
         let beside = |other: &&Holder| {
@@ -295,7 +298,7 @@ fn rival<'a>(kept: &'a [Record], tenure: &Tenure<'_>) -> Option<&'a Holder> {
                 holder.claim.slots.is_some() && other.claim.slots.is_some_and(|n| Some(n) != holder.claim.slots);
             !same_slot && !differ && fits(&alone, &holder.claim, Faults::NONE)
         };
-        record.holders.iter().find(|other| !beside(other))
+        record.holders.iter().find(|other| !beside(other) && !overlooked(other) && !overlooked(holder))
     })
 }
 
@@ -320,14 +323,15 @@ fn overrule(
 }
 
 /// Brings who is kept to where they aren't yet as they are at home.
-fn carry(locks: &[Sides], mut winners: Vec<Tenure<'_>>, place: &str, merged: &mut Merged) {
+fn carry(locks: &[Sides], mut winners: Vec<Tenure<'_>>, (place, faults): (&str, Faults), merged: &mut Merged) {
     // Tokens grow in the order in which they came.
     winners.sort_by_key(|tenure| tenure.locks().filter_map(|holder| holder.token).max());
     let mut highest: Vec<u64> = locks.iter().map(|lock| lock.highest_there).collect();
     for mut tenure in winners {
         if tenure.at_home_here && !tenure.is_there {
+            let raises = !faults.has(Fault::SyncKeepsTokens);
             for (lock, holder) in &mut tenure.parts {
-                if let Some(token) = &mut holder.token {
+                if let Some(token) = holder.token.as_mut().filter(|_| raises) {
                     // Whatever checks tokens has seen those that were given there.
                     *token = (*token).max(highest[*lock] + 1).min(MAX_NUMBER);
                     highest[*lock] = *token;

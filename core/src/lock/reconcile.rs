@@ -2,6 +2,7 @@
 
 use super::{
     decide::{Cause, Ended, Outcome},
+    fault::Fault,
     merge::{origin, standing},
     mode::Mode,
     record::{BootTime, Holder, MAX_NUMBER, Record},
@@ -51,7 +52,7 @@ impl Reconciliation {
 
 impl Work<'_> {
     pub(super) fn reconcile(&mut self, wanted: &Reconciliation) -> Outcome {
-        if standing(&self.record) != wanted.seen {
+        if standing(&self.record) != wanted.seen && !self.fault(Fault::SyncUnseen) {
             return Outcome::Gone;
         }
         for ended in &wanted.append {
@@ -75,7 +76,7 @@ impl Work<'_> {
     fn adopt(&mut self, mut holder: Holder, left: u64) {
         let now = self.context.now;
         let id = holder.claim.id.clone();
-        if self.calls_ended(&id) {
+        if self.calls_ended(&id) && !self.fault(Fault::SyncWithoutGoesOn) {
             // Else whoever reads the journal's tip would take it for what a crash left.
             let why = format!("{id}, which {} holds", holder.claim.owner);
             self.journal_end(None, Cause::GoesOn, Some(why));

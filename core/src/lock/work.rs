@@ -56,7 +56,7 @@ impl<'a> Work<'a> {
         }
     }
 
-    fn fault(&self, fault: Fault) -> bool {
+    pub(super) fn fault(&self, fault: Fault) -> bool {
         self.context.policy.faults.has(fault)
     }
 
@@ -93,7 +93,7 @@ impl<'a> Work<'a> {
             let left = remaining(holder, now, fact, policy);
             let dead = is_dead(holder.claim.bound, fact) && !self.fault(Fault::IgnoreDeadOwners);
             let asks = asking.ids.contains(&&*holder.claim.id);
-            if asking.vouched.contains(&&*holder.claim.id) {
+            if asking.vouched.contains(&&*holder.claim.id) && !self.fault(Fault::SyncJudgesByCopies) {
                 at += 1;
                 continue;
             } else if dead {

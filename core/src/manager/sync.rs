@@ -202,13 +202,14 @@ impl Sync<'_> {
             }
             let sides = names.iter().zip(&pairs).map(|(name, pair)| self.sides(name, pair, memory.get(name)));
             let sides: Vec<Sides> = sides.collect::<Result<_>>()?;
-            let Merged { here, there, base, changes } = match merge(&sides, &self.place, self.strategy) {
-                Ok(merged) => merged,
-                Err(conflicts) => {
-                    self.conflicts.extend(conflicts.into_iter().map(|change| named(names, change)));
-                    return Ok(());
-                }
-            };
+            let Merged { here, there, base, changes } =
+                match merge(&sides, &self.place, self.strategy, self.here.commits.policy.faults) {
+                    Ok(merged) => merged,
+                    Err(conflicts) => {
+                        self.conflicts.extend(conflicts.into_iter().map(|change| named(names, change)));
+                        return Ok(());
+                    }
+                };
             // There first: it is what others see.
             let Some(after_there) = self.reconcile(self.there, names, &pairs, there)? else { continue };
             self.tell(names, &changes, true);

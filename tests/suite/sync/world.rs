@@ -12,7 +12,7 @@ use std::{
 use gitlock::{
     Error, ErrorCode, LockHandle, LockManager, Mode, Options, Result, SyncStrategy, Synced,
     clock::{Clock, SystemClock},
-    lock::Now,
+    lock::{Now, fault::Faults},
     name::RefName,
     store::{NewValue, Object, Oid, RefEdit, RefStore, Swept, Transacted, Watch, memory::MemoryStore},
 };
@@ -124,10 +124,16 @@ pub(crate) struct World {
     pub(crate) there: LockManager,
     /// The server, from another machine.
     pub(crate) team: LockManager,
+    faults: Faults,
 }
 
 pub(crate) fn manager(time: &Arc<AtomicU64>, store: &Stumbling, boot: &str, owner: Option<&str>) -> LockManager {
+    faulty(time, store, boot, owner, Faults::NONE)
+}
+
+fn faulty(time: &Arc<AtomicU64>, store: &Stumbling, boot: &str, owner: Option<&str>, faults: Faults) -> LockManager {
     let mut options = Options::default();
+    options.faults = faults;
     options.clock = Arc::new(Machine { time: time.clone(), boot: boot.into() });
     options.owner = owner.map(str::to_owned);
     LockManager::with_store(Arc::new(store.clone()), options).unwrap()
@@ -135,16 +141,27 @@ pub(crate) fn manager(time: &Arc<AtomicU64>, store: &Stumbling, boot: &str, owne
 
 impl World {
     pub(crate) fn new() -> World {
+        World::with(Faults::NONE)
+    }
+
+    /// With these rules left out.
+    pub(crate) fn with(faults: Faults) -> World {
         let (time, own, store) = (Arc::new(AtomicU64::new(0)), Stumbling::default(), Stumbling::default());
-        let here = manager(&time, &own, "laptop", Some("laptop"));
-        let there = manager(&time, &store, "laptop", Some("laptop"));
+        let here = faulty(&time, &own, "laptop", Some("laptop"), faults);
+        let there = faulty(&time, &store, "laptop", Some("laptop"), faults);
         let team = manager(&time, &store, "team", Some("team"));
-        World { time, own, store, here, there, team }
+        World { time, own, store, here, there, team, faults }
     }
 
     pub(crate) fn laptop(&self, boot: &str) -> (LockManager, LockManager) {
-        let here = manager(&self.time, &Stumbling::default(), boot, Some(boot));
-        (here, manager(&self.time, &self.store, boot, Some(boot)))
+        let here = faulty(&self.time, &Stumbling::default(), boot, Some(boot), self.faults);
+        (here, faulty(&self.time, &self.store, boot, Some(boot), self.faults))
+    }
+
+    /// The server and the laptop's repository as yet other processes have them.
+    pub(crate) fn others(&self) -> (LockManager, LockManager) {
+        let of = |store, boot| faulty(&self.time, store, boot, Some("other"), self.faults);
+        (of(&self.store, "team"), of(&self.own, "laptop"))
     }
 
     pub(crate) fn passes(&self, time: Duration) {
