@@ -251,17 +251,20 @@ pub(crate) fn init_server(directory: &Path, asked: &InitServer, json: bool) -> E
     gitlock::init_server(&folder)?;
     let folder = folder.canonicalize().unwrap_or(folder).display().to_string();
     let gc = format!("git -C '{folder}' gc --quiet --prune=2.weeks.ago");
+    let fix = format!("git lock -C '{folder}' doctor --fix");
     let text = || {
         format!(
             "{}: made, for locks alone\n\
              serve it as any repository, by ssh, or by HTTP with git http-backend, to those who may push; then\n  \
              git lock --remote URL doctor\n\
-             and pack it once a night, such as by this line of a crontab\n  17 3 * * * {}\n",
+             and pack it once a night, such as by this line of a crontab\n  17 3 * * * {}\n\
+             and before the server starts, in case that it was killed,\n  {}\n",
             plain(&folder),
-            plain(&gc)
+            plain(&gc),
+            plain(&fix)
         )
     };
-    answer(json, || json!({ "path": folder, "nightly": gc }), text)
+    answer(json, || json!({ "path": folder, "nightly": gc, "atStart": fix }), text)
 }
 
 /// Writes what `git lock --help` and `git help lock-run` show.

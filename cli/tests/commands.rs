@@ -17,14 +17,16 @@ fn keys(object: &Value) -> Vec<&str> {
     object.as_object().unwrap().keys().map(String::as_str).collect()
 }
 
-const HOLDER: [&str; 14] = [
+const HOLDER: [&str; 16] = [
     "acquiredAt",
     "bound",
+    "from",
     "hostname",
     "id",
     "mode",
     "owner",
     "pid",
+    "priority",
     "reason",
     "slot",
     "slots",

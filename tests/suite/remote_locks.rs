@@ -400,3 +400,25 @@ fn a_server_that_takes_nothing_unmoved_is_no_worse() {
         assert!(round < 6 || pushes == 2, "it isn't tried for ever: {pushes} in round {round}");
     }
 }
+
+#[test]
+fn what_a_killed_server_left_is_told_of_and_cleared_away_there() {
+    let served = Served::new();
+    let daemon = daemon(&served);
+    let machine = Machine::new("one", 0);
+    let locks = machine.open(&daemon.url("locks.git"));
+    locks.lock("build").acquire().unwrap().release().unwrap();
+    let stale = served.repository().join("refs/gitvan/locks/build.lock");
+    std::fs::create_dir_all(stale.parent().unwrap()).unwrap();
+    std::fs::write(&stale, "").unwrap();
+    let error = locks.lock("build").wait(millis(700)).acquire().unwrap_err();
+    assert!(error.to_string().contains("doctor --fix"), "{error}");
+    let error = locks.lock("build").try_acquire().unwrap_err();
+    assert_eq!(error.code(), ErrorCode::RepositoryBusy);
+    assert!(error.to_string().contains(".lock file"), "{error}");
+    // As an operator does before the server starts.
+    let findings = LockManager::open(served.repository()).unwrap().doctor(true).unwrap();
+    assert!(findings.iter().any(|finding| finding.fixed && finding.what.contains("build.lock")), "{findings:?}");
+    locks.lock("build").wait(millis(10_000)).acquire().unwrap().release().unwrap();
+    assert_sound(&served.repository());
+}

@@ -25,8 +25,7 @@ pub(crate) fn run_in(folder: &Path, program: &str, arguments: &[&str]) -> Result
 /// Every test, then a slice of each long run.
 pub(crate) fn test(root: &Path) -> Result<(), String> {
     build(root)?;
-    let dulwich = format!("GITLOCK_DULWICH_PYTHON={}", crate::python::environment(root)?);
-    run(root, "env", &[&dulwich, "cargo", "test", "--workspace"])?;
+    crate::suites::run_all(root, &[("GITLOCK_DULWICH_PYTHON", &crate::python::environment(root)?)])?;
     crate::c::test(root)?;
     crate::python::test(root)?;
     crate::node::test(root)?;

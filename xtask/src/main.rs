@@ -12,6 +12,7 @@ mod hosts;
 mod install;
 mod node;
 mod python;
+mod suites;
 mod torture;
 
 use std::{env, path::PathBuf, process::ExitCode};
@@ -29,6 +30,7 @@ cargo xtask COMMAND
   examples                  every example in examples/, run as a user would
   philosophers [--seats N,N] [--meals N]   dining philosophers, a process each, in every language (default 5,12,50)
   servers [-- COMMAND]      real Git servers on this machine, until Ctrl-C or for as long as the command runs
+  suites                    the tests of the Rust code, several programs at the same time
   python                    the wheel, its tests, and its types
   node                      the package for Node, its tests, and its types
   install --prefix DIR      libgitlock where pkg-config finds it, and git-lock
@@ -62,6 +64,7 @@ fn main() -> ExitCode {
         Some("torture") => torture::run_with(&root, rest),
         Some("hosts") => hosts::run_with(&root, rest),
         Some("scale") => commands::scale(&root, rest),
+        Some("suites") => suites::run_all(&root, &[]),
         Some("histories") => commands::histories(&root, rest),
         Some("model") => commands::model(&root, rest),
         None | Some("help" | "--help" | "-h") => {

@@ -1,5 +1,7 @@
 //! Looking for what crashes leave behind, and for records that can't be read.
 
+use std::time::Duration;
+
 use crate::{
     error::Result,
     lock::{Held, Holder, Opaque, Outcome, Request},
@@ -116,7 +118,13 @@ pub(super) fn examine(inner: &Inner, fix: bool) -> Result<Vec<Finding>> {
     }
     if let Some(files) = &inner.files {
         let names = &inner.commits.names;
-        for leftover in files.leftovers(&[names.locks(), names.journals()])? {
+        let prefixes = [names.locks(), names.journals()];
+        let mut leftovers = files.leftovers(&prefixes)?;
+        if let Some(age) = leftovers.iter().filter_map(young).min().filter(|_| fix) {
+            inner.commits.clock.pause(Duration::from_millis(YOUNG.saturating_sub(age)));
+            leftovers = files.leftovers(&prefixes)?;
+        }
+        for leftover in leftovers {
             let (severity, what, advice, safe) = describe(&leftover);
             let fixed = fix && safe && files.clear(&leftover)?;
             findings.push(Finding { severity, what, advice, fixed });
@@ -227,6 +235,18 @@ fn broken_journal(name: &str, commit: &str) -> Finding {
     }
 }
 
+/// How old one of Git's own `.lock` files has to be before it is taken away by hand, in milliseconds: no command of Git
+/// keeps one of a ref for so long.
+const YOUNG: u64 = 5_000;
+
+/// The age of one that may be at work, in milliseconds.
+fn young(leftover: &Leftover) -> Option<u64> {
+    match leftover {
+        Leftover::LockFile(report) if !report.ours && !report.stale => Some(report.age_ms).filter(|age| *age < YOUNG),
+        _ => None,
+    }
+}
+
 fn describe(leftover: &Leftover) -> (Severity, String, String, bool) {
     match leftover {
         Leftover::LockFile(report) => {
@@ -242,7 +262,7 @@ fn describe(leftover: &Leftover) -> (Severity, String, String, bool) {
                 let what = format!("{path} was made by Git {age:.1} s ago");
                 let advice = "if no Git command is running here, `git lock doctor --fix` removes it".to_owned();
                 // A person who says so is believed, but not about something that may be at work.
-                (Severity::Note, what, advice, age >= 5.0)
+                (Severity::Note, what, advice, report.age_ms >= YOUNG)
             }
         }
         Leftover::Temporary { path } => {

@@ -82,6 +82,8 @@ pub(super) struct WaitEntry {
     done: Option<Done>,
     /// Since when it has failed to ask, on the boot clock; before it is queued, since when it asks.
     failing_since: Option<u64>,
+    /// What the last try failed for, if it did.
+    trouble: Option<String>,
     /// Whether its progress was told since it came.
     told: bool,
     /// Counts it among those that haven't been asked for.
@@ -149,6 +151,7 @@ impl WaitEntry {
             cancelled,
             done,
             failing_since: Some(now.boot),
+            trouble: None,
             told: false,
             unasked: None,
         }
@@ -301,7 +304,7 @@ impl WaitEntry {
             let at = outcomes.len().saturating_sub(1);
             let error = match outcomes.into_iter().last() {
                 Some(Outcome::Queued { place, .. }) => {
-                    (self.failing_since, self.unasked) = (None, None);
+                    (self.failing_since, self.trouble, self.unasked) = (None, None, None);
                     self.places[at].get_or_insert(place);
                     (self.at, self.asked) = (at, at + 1);
                     let third = (self.checked.claim.ttl / 3).max(1);
@@ -385,6 +388,7 @@ impl WaitEntry {
     pub(super) fn stumble(mut self, inner: &Arc<Inner>, error: Error) -> Verdict {
         let now = inner.commits.clock.boot_ms();
         let failing = now.saturating_sub(*self.failing_since.get_or_insert(now));
+        self.trouble = Some(error.to_string());
         // Before it queues, whoever asked wants to know soon.
         let most = match (self.is_queued(), error.code()) {
             (true, _) => FAILING_AT_MOST,
@@ -435,7 +439,9 @@ impl WaitEntry {
         };
         let title = self.title();
         let what = if title == self.name().as_str() { title } else { format!("{title} ({} of it)", self.name()) };
-        let message = format!("the wait for the lock {what} ended{waited}{who}; wait longer, or try again later");
+        let trouble = self.trouble.iter().map(|why| format!("; the last try failed: {why}")).collect::<String>();
+        let advice = if trouble.is_empty() { "; wait longer, or try again later" } else { "" };
+        let message = format!("the wait for the lock {what} ended{waited}{who}{trouble}{advice}");
         let error = Error::new(ErrorCode::Timeout, message);
         match holder {
             Some(holder) => error.with_holder(holder),

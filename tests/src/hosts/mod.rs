@@ -148,6 +148,11 @@ struct Stage<'a> {
 impl Stage<'_> {
     fn start_server(&mut self) -> Result<(), String> {
         let served = self.root.join("served");
+        // A server that was killed may have left .lock files, which no client can take away.
+        let locks = LockManager::open(served.join("locks.git")).map_err(|error| error.to_string())?;
+        for left in locks.doctor(true).map_err(|error| error.to_string())?.iter().filter(|finding| finding.fixed) {
+            println!("  {}", left.what);
+        }
         let mut command = self.network.server_command("git");
         command.args(["daemon", "--reuseaddr", "--export-all", "--enable=receive-pack", "--max-connections=0"]);
         // A client that is cut off is not waited for.

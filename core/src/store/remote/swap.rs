@@ -356,7 +356,11 @@ impl Remote {
     }
 
     fn busy(&self, why: &str) -> Error {
-        let message = format!("{} could not make a change just now ({why}); try again", self.place);
+        let message = format!(
+            "{} could not make a change just now ({why}); try again. If it stays so, a server that was killed may have left a \
+             .lock file there, which `git lock doctor --fix` in that repository removes",
+            self.place
+        );
         Error::new(ErrorCode::RepositoryBusy, message)
     }
 
