@@ -126,6 +126,77 @@ fn ssh_with_and_without_version_2() {
     }
 }
 
+#[test]
+fn in_a_burst_a_session_waits_for_the_next_push() {
+    let (served, repo) = (Served::new(), Repo::new());
+    // Writes down each start.
+    let (ssh, log) = (served.folder().join("ssh"), served.folder().join("log"));
+    let script =
+        format!("#!/bin/sh\nfor last; do :; done\necho $$ $last >>{}\nexec sh -c \"exec $last\"\n", log.display());
+    fs::write(&ssh, script).unwrap();
+    fs::set_permissions(&ssh, fs::Permissions::from_mode(0o755)).unwrap();
+    repo.git(&["config", "core.sshCommand", ssh.to_str().unwrap()]);
+    repo.git(&["config", "ssh.variant", "ssh"]);
+    repo.git(&["remote", "add", "origin", &format!("ssh://host{}", served.repository().display())]);
+    let store = open(&repo, "origin");
+    let begun = || {
+        // What was begun last may not have written itself down yet.
+        pause(150);
+        let text = fs::read_to_string(&log).unwrap_or_default();
+        let pushes = text.lines().filter(|line| line.contains("receive-pack"));
+        pushes.map(|line| line.split(' ').next().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    let mut number = 0;
+    let mut swap = |expected: Option<Oid>| {
+        number += 1;
+        store.transact(&[edit(&name("a"), expected, Some(blob(&number.to_string())))]).unwrap()
+    };
+    let value = |done: Transacted| match done {
+        Transacted::Committed(values) => values[0],
+        other => panic!("{other:?}"),
+    };
+    let mut at = None;
+    for _ in 0..6 {
+        at = value(swap(at));
+    }
+    let before = begun().len();
+    for _ in 0..4 {
+        at = value(swap(at));
+    }
+    assert_eq!(begun().len(), before + 4, "each push takes one that waits, and begins another");
+    assert!(alive(begun().last().unwrap()), "one waits");
+
+    // What others do meanwhile is seen, though the session that waits shows what was before.
+    let other = run_git(&served.repository(), &["hash-object", "-w", "--stdin"]);
+    run_git(&served.repository(), &["update-ref", name("a").as_str(), &other]);
+    assert_eq!(swap(at), Transacted::Conflict);
+    at = value(swap(Oid::from_hex(other.as_bytes())));
+    at = value(swap(at));
+
+    // And what was cut off while it waited is begun anew.
+    for waiting in begun().iter().rev().take(2) {
+        assert!(alive(waiting));
+        run_git(repo.path(), &["-c", &format!("alias.end=!kill -9 {waiting}"), "end"]);
+    }
+    at = value(swap(at));
+    value(swap(at));
+
+    let until = SystemClock.boot_ms() + 20_000;
+    while begun().iter().any(|pid| alive(pid)) && SystemClock.boot_ms() < until {
+        pause(100);
+    }
+    assert!(!begun().iter().any(|pid| alive(pid)), "nothing waits for ever");
+    assert_sound(&served.repository());
+}
+
+fn pause(time: u64) {
+    SystemClock.pause(Duration::from_millis(time));
+}
+
+fn alive(pid: &str) -> bool {
+    fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| !stat.contains(") Z"))
+}
+
 /// What an error says, and its code.
 fn refused(store: &RemoteStore) -> (ErrorCode, String) {
     let error = store.transact(&[edit(&name("a"), None, Some(blob("a")))]).unwrap_err();

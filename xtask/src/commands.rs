@@ -1,9 +1,11 @@
 //! Commands that run what other packages build.
 
 use std::{
+    collections::BTreeSet,
     os::unix::process::CommandExt,
     path::{Path, PathBuf},
     process::Command,
+    sync::{Mutex, PoisonError},
 };
 
 /// Runs a command in the checkout; an exit code other than 0 is an error.
@@ -20,6 +22,17 @@ pub(crate) fn run_in(folder: &Path, program: &str, arguments: &[&str]) -> Result
         Ok(status) => Err(format!("`{program} {}` failed: {status}", arguments.join(" "))),
         Err(error) => Err(format!("`{program}` can't be run: {error}")),
     }
+}
+
+/// Does something, unless this command has done it already: most of what `cargo xtask test` runs builds the same first.
+pub(crate) fn once(what: &str, run: impl FnOnce() -> Result<(), String>) -> Result<(), String> {
+    static DONE: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
+    let done = || DONE.lock().unwrap_or_else(PoisonError::into_inner);
+    if !done().contains(what) {
+        run()?;
+        done().insert(what.to_owned());
+    }
+    Ok(())
 }
 
 /// Every test, then a slice of each long run.
@@ -71,13 +84,13 @@ pub(crate) fn tool(root: &Path, name: &str, arguments: &[String]) -> Result<(), 
 /// Builds everything that is tested, for tests.
 pub(crate) fn build(root: &Path) -> Result<(), String> {
     // Always by the same words: with others the same crates would have other features, and be compiled again.
-    run(root, "cargo", &["build", "--quiet", "--workspace", "--all-targets"])
+    once("build", || run(root, "cargo", &["build", "--quiet", "--workspace", "--all-targets"]))
 }
 
 /// Builds what is shipped, but for the wheel, which maturin builds. Together with the tests it would have seeded faults.
 pub(crate) fn ship(root: &Path) -> Result<(), String> {
     let packages = ["gitlock-ffi", "gitlock-node", "git-lock"].map(|name| ["-p", name]).concat();
-    run(root, "cargo", &[&["build", "--quiet", "--release", "--locked"], &packages[..]].concat())
+    once("ship", || run(root, "cargo", &[&["build", "--quiet", "--release", "--locked"], &packages[..]].concat()))
 }
 
 /// Real Git servers, for as long as somebody wants them.

@@ -9,7 +9,7 @@ use std::{
 
 use crate::{
     c::compile_against,
-    commands::{build, target},
+    commands::{build, once, target},
     install::install,
     node, python,
 };
@@ -19,14 +19,17 @@ const COMPILED: [(&str, &str, &str); 2] = [("cc", "-std=c11", "shim.c"), ("c++",
 
 pub(crate) fn run_with(root: &Path, arguments: &[String]) -> Result<(), String> {
     let prefix = target(root).join("conformance");
-    install(root, &prefix)?;
-    let [c, cpp] = COMPILED.map(|shim| compile(root, &prefix, shim));
+    let (node, built, faulty) = (prefix.join("node"), target(root).join("debug"), prefix.join("faulty"));
     let interpreter = python::environment(root)?;
-    python::install(root, &interpreter)?;
-    let node = prefix.join("node");
-    let _ = fs::remove_dir_all(&node);
-    node::install(&node, &node::pack(root, None)?)?;
-    let (built, faulty) = (target(root).join("debug"), faulty(root)?);
+    once("the surfaces of conformance", || {
+        install(root, &prefix)?;
+        COMPILED.iter().try_for_each(|shim| compile(root, &prefix, *shim))?;
+        python::install(root, &interpreter)?;
+        let _ = fs::remove_dir_all(&node);
+        node::install(&node, &node::pack(root, None)?)?;
+        fill_faulty(root, &faulty)
+    })?;
+    let [c, cpp] = COMPILED.map(|(_, _, source)| program(&prefix, source));
     let here = root.join("tests/conformance");
     let mut command = Command::new(built.join("conformance"));
     command.args(arguments).current_dir(root);
@@ -34,8 +37,8 @@ pub(crate) fn run_with(root: &Path, arguments: &[String]) -> Result<(), String> 
         ("--scenarios", PathBuf::from("tests/conformance/scenarios")),
         ("--shims", here.join("shims")),
         ("--rust", built.join("conformance_rust")),
-        ("--c", c?),
-        ("--cpp", cpp?),
+        ("--c", c),
+        ("--cpp", cpp),
         ("--library", prefix.join("lib")),
         ("--python", interpreter.into()),
         ("--node", node.join("node_modules/gitlock")),
@@ -68,12 +71,12 @@ pub(crate) fn philosophers(root: &Path, arguments: &[String]) -> Result<(), Stri
 }
 
 /// The surfaces with a core that has faults to be seeded, as none that is shipped has, in one folder.
-fn faulty(root: &Path) -> Result<PathBuf, String> {
+fn fill_faulty(root: &Path, folder: &Path) -> Result<(), String> {
     // Built together, they share the features that the tests ask of the core.
     build(root)?;
-    let (built, folder) = (target(root).join("debug"), target(root).join("conformance/faulty"));
+    let built = target(root).join("debug");
     let failed = |error: std::io::Error| format!("can't fill {}: {error}", folder.display());
-    let _ = fs::remove_dir_all(&folder);
+    let _ = fs::remove_dir_all(folder);
     fs::create_dir_all(folder.join("gitlock")).map_err(failed)?;
     let copy = |from: PathBuf, to: &str| fs::copy(from, folder.join(to)).map(drop).map_err(failed);
     for entry in fs::read_dir(root.join("bindings-python/python/gitlock")).map_err(failed)?.flatten() {
@@ -87,13 +90,15 @@ fn faulty(root: &Path) -> Result<PathBuf, String> {
     copy(built.join(format!("libgitlock_c.{ending}")), soname)?;
     copy(built.join("git-lock"), "git-lock")?;
     let addon = built.join(format!("libgitlock_node.{ending}"));
-    node::install(&folder.join("node"), &node::pack(root, Some(&addon))?)?;
-    Ok(folder)
+    node::install(&folder.join("node"), &node::pack(root, Some(&addon))?)
 }
 
-fn compile(root: &Path, prefix: &Path, (compiler, standard, source): (&str, &str, &str)) -> Result<PathBuf, String> {
-    let program = prefix.join("bin").join(source.replace('.', "-"));
-    let source = root.join("tests/conformance/shims").join(source);
-    compile_against(prefix, (compiler, standard), &source, &program)?;
-    Ok(program)
+fn compile(root: &Path, prefix: &Path, (compiler, standard, source): (&str, &str, &str)) -> Result<(), String> {
+    let shim = root.join("tests/conformance/shims").join(source);
+    compile_against(prefix, (compiler, standard), &shim, &program(prefix, source))
+}
+
+/// What a shim is compiled to.
+fn program(prefix: &Path, source: &str) -> PathBuf {
+    prefix.join("bin").join(source.replace('.', "-"))
 }

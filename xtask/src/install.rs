@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::commands::{release, run, ship};
+use crate::commands::{once, release, run, ship};
 
 /// What a program needs that links `libgitlock.a`: what Rust's standard library needs.
 const PRIVATE_LIBS: &str = "-lgcc_s -lutil -lrt -lpthread -lm -ldl -lc";
@@ -23,6 +23,10 @@ pub(crate) fn run_with(root: &Path, arguments: &[String]) -> Result<(), String> 
 }
 
 pub(crate) fn install(root: &Path, prefix: &Path) -> Result<(), String> {
+    once(&format!("libgitlock in {}", prefix.display()), || put(root, prefix))
+}
+
+fn put(root: &Path, prefix: &Path) -> Result<(), String> {
     ship(root)?;
     let version = env!("CARGO_PKG_VERSION");
     let major = version.split('.').next().unwrap_or("0");

@@ -8,7 +8,7 @@ use std::{
 
 use crate::{
     c::output,
-    commands::{release, run_in, ship, target},
+    commands::{once, release, run_in, ship, target},
 };
 
 /// Builds the package, installs it into an empty project outside of the checkout, and tries it there.
@@ -43,9 +43,20 @@ pub(crate) fn bench(root: &Path) -> Result<(), String> {
 /// Packs the package, and that of this platform, as they would be published: with this compiled part, or the one that is
 /// shipped. Returns the tarballs.
 pub(crate) fn pack(root: &Path, addon: Option<&Path>) -> Result<Vec<String>, String> {
+    let out = target(root).join(if addon.is_some() { "node-faulty" } else { "node" });
+    // Which tarballs there are is written down beside them.
+    let names = out.with_extension("tarballs");
+    once(&format!("{}", out.display()), || {
+        let tarballs = pack_to(root, addon, &out)?.join("\n");
+        fs::write(&names, tarballs).map_err(|error| format!("{}: {error}", names.display()))
+    })?;
+    let tarballs = fs::read_to_string(&names).map_err(|error| format!("{}: {error}", names.display()))?;
+    Ok(tarballs.lines().map(str::to_owned).collect())
+}
+
+fn pack_to(root: &Path, addon: Option<&Path>, out: &Path) -> Result<Vec<String>, String> {
     let package = root.join("bindings-node");
     modules(&package)?;
-    let out = target(root).join(if addon.is_some() { "node-faulty" } else { "node" });
     let shipped = || {
         // As `npm run build` does, but beside what the other surfaces have compiled: napi names the target, and
         // Cargo then compiles everything anew.

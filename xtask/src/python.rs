@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::commands::{run_in, target};
+use crate::commands::{once, run_in, target};
 
 /// Builds the wheel, installs it into the checkout's virtual environment, and tries it from outside
 /// of the checkout.
@@ -50,6 +50,10 @@ pub(crate) fn environment(root: &Path) -> Result<String, String> {
 
 /// Installs the wheel into the virtual environment.
 pub(crate) fn install(root: &Path, python: &str) -> Result<(), String> {
+    once(&format!("the wheel for {python}"), || build_and_install(root, python))
+}
+
+fn build_and_install(root: &Path, python: &str) -> Result<(), String> {
     let wheels = target(root).join("wheels");
     let _ = fs::remove_dir_all(&wheels);
     let out = wheels.display().to_string();

@@ -18,6 +18,7 @@ mod probe;
 mod push;
 mod server;
 mod sightings;
+mod ssh;
 mod stream;
 mod swap;
 mod transport;
@@ -189,7 +190,7 @@ impl RemoteStore {
         let clock = options.clock.clone();
         let transport: Box<dyn Transport> = match &place {
             Place::Git(host) => Box::new(stream::GitTransport { host: host.clone(), clock }),
-            Place::Ssh(host) => Box::new(stream::SshTransport { host: host.clone(), ssh: config.ssh(), clock }),
+            Place::Ssh(host) => Box::new(ssh::SshTransport::new(host.clone(), config.ssh(), clock)),
             #[cfg(feature = "http")]
             Place::Http(address) => Box::new(http::HttpTransport::new(config, remote, address.clone(), clock)?),
             #[cfg(not(feature = "http"))]
@@ -238,7 +239,22 @@ impl Remote {
     }
 
     fn begin_within(&self, service: Service, known: Option<Capabilities>, time: Duration) -> Result<Reading> {
-        let mut session = self.transport.connect(service, time)?;
+        let session = self.transport.connect(service, time)?;
+        self.greeted(session, service, known)
+    }
+
+    /// Begins to push where what the server has to say of itself is known: in a session that waits for that, if there is one.
+    fn begin_to_push(&self, known: Capabilities) -> Result<Reading> {
+        let session = self.transport.connect_to_push(self.options.timeout)?;
+        let waited = session.was_waiting();
+        match self.greeted(session, Service::ReceivePack, Some(known)) {
+            // It was cut off while it waited, and nothing has been said in it.
+            Err(error) if waited && error.retry() == Retry::Later => self.begin(Service::ReceivePack, None),
+            begun => begun,
+        }
+    }
+
+    fn greeted(&self, mut session: Box<dyn Session>, service: Service, known: Option<Capabilities>) -> Result<Reading> {
         if let Some(known) = known.filter(|_| self.transport.is_stateless()) {
             return Ok(Reading { session, capabilities: known, refs: Vec::new() });
         }

@@ -1,28 +1,25 @@
-//! Talks over a stream of bytes: `git://` over TCP, and ssh over the pipes of the user's own ssh.
+//! Talks over a stream of bytes: a socket, or the pipes of an ssh; and `git://`, which is the former.
 
 use std::{
+    fmt,
     io::{self, Read, Write},
     net::{TcpStream, ToSocketAddrs},
     os::fd::{AsFd, BorrowedFd, OwnedFd},
-    process::{Child, ChildStderr, Command, Stdio},
+    process::{Child, ChildStderr},
     sync::Arc,
     time::Duration,
 };
 
-use rustix::{
-    event::{PollFd, PollFlags, Timespec, poll},
-    fs::OFlags,
-};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::{
     clock::{self, Clock},
     error::{Error, Result},
     error_code::ErrorCode,
-    store::git_process::program::{input, send},
+    store::git_process::program::send,
 };
 
 use super::{
-    config::Ssh,
     pkt,
     place::Host,
     transport::{self, Service, Session, Transport},
@@ -67,7 +64,7 @@ impl Transport for GitTransport {
         let _ = socket.set_nodelay(true);
         // What is silent for ever is noticed, and nothing blocks between two looks at the clock.
         socket.set_nonblocking(true).map_err(failed)?;
-        let mut stream = Stream { ends: Ends::Socket(socket), deadline, clock: self.clock.clone(), place };
+        let mut stream = Stream::over_socket(socket, deadline, self.clock.clone(), place);
         let host = match self.host.port {
             Some(port) => format!("{}:{port}", self.host.name),
             None => self.host.name.clone(),
@@ -82,90 +79,6 @@ impl Transport for GitTransport {
     fn is_stateless(&self) -> bool {
         false
     }
-}
-
-/// The user's own ssh.
-#[derive(Debug)]
-pub(super) struct SshTransport {
-    pub(super) host: Host,
-    pub(super) ssh: Ssh,
-    pub(super) clock: Arc<dyn Clock>,
-}
-
-impl SshTransport {
-    fn command(&self, service: Service) -> Command {
-        let Ssh { command, shell, variant } = &self.ssh;
-        let mut program = if *shell {
-            let mut program = Command::new("sh");
-            // As Git does it: the user's words are a shell's, and what is added are arguments.
-            program.arg("-c").arg(format!("{command} \"$@\"")).arg(command);
-            program
-        } else {
-            Command::new(command)
-        };
-        let first = command.split_whitespace().next().unwrap_or_default();
-        let name = first.rsplit('/').next().unwrap_or_default().trim_end_matches(".exe");
-        let variant = variant.as_deref().unwrap_or(name).to_ascii_lowercase();
-        match &*variant {
-            "simple" => {}
-            "plink" | "putty" | "tortoiseplink" => {
-                program.arg("-batch");
-                if let Some(port) = self.host.port {
-                    program.arg("-P").arg(port.to_string());
-                }
-            }
-            _ => {
-                // Nobody is there to be asked for a password.
-                program.args(["-o", "BatchMode=yes", "-o", "SendEnv=GIT_PROTOCOL"]);
-                if let Some(port) = self.host.port {
-                    program.arg("-p").arg(port.to_string());
-                }
-            }
-        }
-        let host = match &self.host.user {
-            Some(user) => format!("{user}@{}", self.host.name),
-            None => self.host.name.clone(),
-        };
-        program.arg(host).arg(format!("{} {}", service.name(), quoted(&self.host.path)));
-        if service == Service::UploadPack {
-            program.env("GIT_PROTOCOL", "version=2");
-        } else {
-            program.env_remove("GIT_PROTOCOL");
-        }
-        program.stdout(Stdio::piped()).stderr(Stdio::piped());
-        program
-    }
-
-    /// Starts ssh. Returns what it reads as well.
-    fn start(&self, service: Service) -> io::Result<(Child, OwnedFd)> {
-        let (to, from) = input()?;
-        rustix::fs::fcntl_setfl(&to, OFlags::NONBLOCK)?;
-        let child = self.command(service).stdin(from).spawn()?;
-        Ok((child, to))
-    }
-}
-
-impl Transport for SshTransport {
-    fn connect(&self, service: Service, time: Duration) -> Result<Box<dyn Session>> {
-        let deadline = self.clock.boot_ms().saturating_add(clock::millis(time));
-        let (child, to) = self.start(service).map_err(|error| {
-            let message = format!("ssh can't be started: {error}; install it, or set core.sshCommand");
-            Error::new(ErrorCode::Io, message).with_source(error)
-        })?;
-        let ssh = Box::new(SshChild { child, to: Some(to), words: String::new() });
-        let stream =
-            Stream { ends: Ends::Ssh(ssh), deadline, clock: self.clock.clone(), place: format!("ssh://{}", self.host) };
-        Ok(Box::new(stream))
-    }
-
-    fn is_stateless(&self) -> bool {
-        false
-    }
-}
-
-/// For the shell at the other end.
-fn quoted(path: &str) -> String {
-    format!("'{}'", path.replace('\'', "'\\''").replace('!', "'\\!'"))
 }
 
 fn left(clock: &dyn Clock, deadline: u64) -> io::Result<Duration> {
@@ -215,14 +128,43 @@ enum Ends {
 }
 
 /// A stream with a deadline for all that is read and written.
-struct Stream {
+pub(super) struct Stream {
     ends: Ends,
     deadline: u64,
     clock: Arc<dyn Clock>,
     place: String,
+    /// Whether it was begun before it was asked for.
+    waiting: bool,
+    /// What is to be done while the other end works on what it was asked.
+    meanwhile: Option<Box<dyn FnOnce() + Send>>,
 }
 
 impl Stream {
+    /// Over an ssh that was just started.
+    pub(super) fn over_ssh(child: Child, to: OwnedFd, deadline: u64, clock: Arc<dyn Clock>, place: String) -> Stream {
+        let ssh = Box::new(SshChild { child, to: Some(to), words: String::new() });
+        Stream { ends: Ends::Ssh(ssh), deadline, clock, place, waiting: false, meanwhile: None }
+    }
+
+    /// Does this while the other end works on what it is asked.
+    pub(super) fn meanwhile(&mut self, run: impl FnOnce() + Send + 'static) {
+        self.meanwhile = Some(Box::new(run));
+    }
+
+    fn over_socket(socket: TcpStream, deadline: u64, clock: Arc<dyn Clock>, place: String) -> Stream {
+        Stream { ends: Ends::Socket(socket), deadline, clock, place, waiting: false, meanwhile: None }
+    }
+
+    /// Goes on with one that was begun before. Returns whether its other end is there as far as can be told.
+    pub(super) fn goes_on(&mut self, deadline: u64) -> bool {
+        (self.deadline, self.waiting) = (deadline, true);
+        match &mut self.ends {
+            Ends::Ssh(ssh) => matches!(ssh.child.try_wait(), Ok(None)),
+            Ends::Socket(_) => true,
+            Ends::Gone => false,
+        }
+    }
+
     /// Waits until there is something to do on this descriptor, and takes what ssh says meanwhile.
     fn wait(&mut self, flags: PollFlags) -> io::Result<()> {
         loop {
@@ -263,6 +205,12 @@ impl Stream {
                 return Ok(());
             }
         }
+    }
+}
+
+impl fmt::Debug for Stream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Stream").field("place", &self.place).field("ends", &self.ends).finish_non_exhaustive()
     }
 }
 
@@ -311,12 +259,17 @@ impl Session for Stream {
 
     fn ask(&mut self, request: &[u8]) -> Result<&mut dyn Read> {
         self.write_all(request).map_err(|error| self.trouble(error))?;
+        self.meanwhile.take().into_iter().for_each(|run| run());
         Ok(self)
     }
 
     fn close(&mut self) {
         // So that the server isn't left with a client that went away without a word.
         let _ = self.write_all(pkt::FLUSH);
+    }
+
+    fn was_waiting(&self) -> bool {
+        self.waiting
     }
 
     fn trouble(&mut self, error: io::Error) -> Error {

@@ -291,8 +291,13 @@ impl Remote {
             deleted.peek().is_none()
                 || guarded && deleted.all(|edit| edit.expected.is_some_and(|id| cache.had_since(&id, since)))
         });
-        let shown = known.is_none() || !self.transport.is_stateless();
-        let Reading { mut session, capabilities, refs } = self.begin(Service::ReceivePack, known)?;
+        let known_before = known.is_some();
+        let Reading { mut session, capabilities, refs } = match known {
+            Some(known) => self.begin_to_push(known)?,
+            None => self.begin(Service::ReceivePack, None)?,
+        };
+        // What a session showed that was begun before may be old, and needn't be seen: the server compares.
+        let shown = !known_before || !self.transport.is_stateless() && !session.was_waiting();
         let beside = attempt.beside.clone();
         if edits.len() + beside.len() > 1 && !capabilities.has("atomic") {
             session.close();

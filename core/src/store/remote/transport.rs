@@ -34,6 +34,11 @@ pub(super) trait Transport: Send + Sync + fmt::Debug {
     /// Begins to talk. Everything up to the end of the session takes no longer than `time`.
     fn connect(&self, service: Service, time: Duration) -> Result<Box<dyn Session>>;
 
+    /// The same, to push, and perhaps in a session that was begun a moment before: what it shows first was so then.
+    fn connect_to_push(&self, time: Duration) -> Result<Box<dyn Session>> {
+        self.connect(Service::ReceivePack, time)
+    }
+
     /// Whether each question stands alone, so that what a server said of itself once needn't be
     /// asked again.
     fn is_stateless(&self) -> bool;
@@ -51,6 +56,11 @@ pub(super) trait Session {
 
     /// Asks. What comes back is the answer; without the greeting read before, on transports that are stateless.
     fn ask(&mut self, request: &[u8]) -> Result<&mut dyn Read>;
+
+    /// Whether it was begun before it was asked for, so that what the server says first may be old.
+    fn was_waiting(&self) -> bool {
+        false
+    }
 
     /// Says that nothing more is asked.
     fn close(&mut self) {}
