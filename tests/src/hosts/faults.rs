@@ -19,7 +19,7 @@ pub(super) enum Fault {
     Downward,
     /// Every host is cut off.
     Everybody,
-    /// A third of the packets is lost, or, with netem, delayed and reordered as well.
+    /// Packets are lost, delayed and put out of order; where wires can't be made, a third is lost.
     Lossy,
     /// The link is slow: packets wait for each other.
     Slow,
@@ -119,9 +119,9 @@ fn disturb(fault: Fault, network: &Network, at: usize, hosts: usize) -> Result<(
             drop("OUTPUT", "-o", &device)
         }),
         Fault::Unplugged => network.at_server(&["ip", "link", "set", &device, "down"]).map(|_| ()),
-        Fault::Lossy if network.netem => {
-            let words = "netem delay 60ms 40ms loss 10% reorder 30% 50%".split(' ').collect::<Vec<_>>();
-            shape(network, at, &words)
+        Fault::Lossy if network.wire(at).is_some() => {
+            network.wire(at).iter().for_each(|wire| wire.go_bad(true));
+            Ok(())
         }
         Fault::Lossy => [("INPUT", "-i"), ("OUTPUT", "-o")].into_iter().try_for_each(|(chain, flag)| {
             let random = ["-m", "statistic", "--mode", "random", "--probability", "0.3", "-j", "DROP"];
@@ -140,6 +140,7 @@ fn shape(network: &Network, at: usize, words: &[&str]) -> Result<(), String> {
 
 fn heal(network: &Network, at: usize) -> Result<(), String> {
     let device = wire(at);
+    network.wire(at).iter().for_each(|wire| wire.go_bad(false));
     network.at_server(&["iptables", "-F"])?;
     network.at_server(&["ip", "link", "set", &device, "up"])?;
     // Where nothing was shaped there is nothing to take away.

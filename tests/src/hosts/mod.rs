@@ -7,6 +7,7 @@
 mod faults;
 mod net;
 mod resource;
+mod wires;
 mod worker;
 
 use std::{
@@ -233,6 +234,11 @@ fn run(settings: &Settings) -> Result<bool, String> {
     let seen = resource.judge();
     let faults = [seen.faults.clone(), journal(&locks, &seen)].concat();
     tell(&seen, &struck, longest, millis() - began, &faults);
+    let carried = stage.network.carried();
+    println!(
+        "  packets lost by a bad wire: {}, late: {}, overtaken: {}",
+        carried.lost, carried.late, carried.overtaken
+    );
     drop(stage);
     if !faults.is_empty() {
         println!("  the folder is kept: {}", folder.keep().display());
@@ -438,7 +444,7 @@ fn tell(seen: &Seen, struck: &Struck, longest: u64, took: u64, faults: &[String]
     );
     println!("  faults: {}", kinds.join(", "));
     println!("  inside: {}", each(&seen.entered));
-    println!("  refused because of an old token: {}", seen.refused);
+    println!("  refused because of an old token: {} as they came, {} as they left", seen.refused, seen.late);
     println!("  releases: {}", each(&seen.results));
     println!("  acquires that failed: {}", each(&seen.failures));
     println!("  every lock was granted again within {longest} ms after a fault");

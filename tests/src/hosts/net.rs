@@ -9,6 +9,8 @@ use std::{
 
 use crate::servers::group::program;
 
+use super::wires::{Carried, Wire};
+
 /// What a program on a host is started by: the host's boot id and name, then its clock, then the program.
 const ENTER: &str = r#"
 mount --bind "$1" /proc/sys/kernel/random/boot_id && hostname "$2" || exit 99
@@ -30,8 +32,8 @@ pub(super) struct Network {
     faketime: Option<PathBuf>,
     /// Whether boot clocks can differ.
     own_time: bool,
-    /// Whether the kernel can delay and reorder packets.
-    pub(super) netem: bool,
+    /// The wires, by host, if they can be made; else the kernel's own.
+    wires: Vec<Wire>,
 }
 
 fn run(words: &[&str]) -> Result<String, String> {
@@ -66,10 +68,8 @@ impl Network {
         let own_time = run(&["unshare", "--time", "--boottime", "1000", "true"]).is_ok();
         let name = format!("gitlock{}", std::process::id());
         let mut network =
-            Network { name, folder: folder.to_owned(), hosts: 0, faketime: faketime(), own_time, netem: false };
+            Network { name, folder: folder.to_owned(), hosts: 0, faketime: faketime(), own_time, wires: Vec::new() };
         network.make(hosts)?;
-        let probe = ["tc", "qdisc", "add", "dev", "lo", "root", "netem", "delay", "1ms"];
-        network.netem = network.at_server(&probe).is_ok();
         Ok(network)
     }
 
@@ -81,9 +81,18 @@ impl Network {
             let (host, wire) = (self.host(at), wire(at));
             run(&["ip", "netns", "add", &host])?;
             self.hosts = at + 1;
-            run(&[
-                "ip", "link", "add", &wire, "netns", &server, "type", "veth", "peer", "name", "wire", "netns", &host,
-            ])?;
+            let ends = [format!("gl{}s{at}", std::process::id()), format!("gl{}h{at}", std::process::id())];
+            match Wire::new([&ends[0], &ends[1]], at as u64) {
+                Ok(own) => {
+                    self.wires.push(own);
+                    run(&["ip", "link", "set", &ends[0], "netns", &server, "name", &wire])?;
+                    run(&["ip", "link", "set", &ends[1], "netns", &host, "name", "wire"])?;
+                }
+                Err(_) => {
+                    let veth = ["type", "veth", "peer", "name", "wire", "netns", &host];
+                    run(&[&["ip", "link", "add", &wire, "netns", &server], &veth[..]].concat())?;
+                }
+            }
             for (place, device, last) in [(&server, &*wire, 1), (&host, "wire", 2)] {
                 let address = format!("10.77.{at}.{last}/30");
                 run(&["ip", "-n", place, "address", "add", &address, "dev", device])?;
@@ -94,6 +103,21 @@ impl Network {
             fs::write(self.boot(at), boot).map_err(|error| error.to_string())?;
         }
         Ok(())
+    }
+
+    /// A host's wire, if it can be disturbed.
+    pub(super) fn wire(&self, at: usize) -> Option<&Wire> {
+        self.wires.get(at)
+    }
+
+    /// What all wires did to frames.
+    pub(super) fn carried(&self) -> Carried {
+        let add = |sum: Carried, one: Carried| Carried {
+            lost: sum.lost + one.lost,
+            late: sum.late + one.late,
+            overtaken: sum.overtaken + one.overtaken,
+        };
+        self.wires.iter().map(Wire::carried).fold(Carried::default(), add)
     }
 
     fn server(&self) -> String {
@@ -168,9 +192,9 @@ impl Network {
         if !self.own_time {
             missing.push(("boot clocks of their own", "the kernel has no time namespaces"));
         }
-        if !self.netem {
+        if self.wires.is_empty() {
             missing
-                .push(("netem", "the kernel hasn't got it; a slow link and packets that are lost at random stand in"));
+                .push(("packets out of order", "there is no /dev/net/tun; packets that are lost at random stand in"));
         }
         missing
     }
