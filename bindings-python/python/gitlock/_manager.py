@@ -267,7 +267,7 @@ class LockManager:
     def sync(self, remote: LockManager, strategy: str = "remote-wins") -> dict[str, Any]:
         """Brings this repository's locks and those of a remote of it together, for those who worked without a
         connection: what is held in one is held in both, and what has ended in one has ended in both. Call it
-        again within every lease.
+        again within every lease. It blocks; in asyncio use ``asyncio.to_thread(locks.sync, remote)``.
 
         :param remote: a manager of the remote: ``LockManager(path, remote="origin")``
         :param strategy: who keeps a lock that two took: ``"remote-wins"``, ``"oldest"``, ``"highest-priority"``,
