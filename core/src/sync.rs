@@ -88,12 +88,14 @@ pub(crate) struct Tracked {
     pub(crate) there: Option<Oid>,
     /// What its journal's ref pointed at here.
     pub(crate) journal: Option<Oid>,
+    /// The same of its journal there.
+    pub(crate) journal_there: Option<Oid>,
     /// The newest tenure that the journal told of here: commits are rewritten where a journal is bounded.
     pub(crate) told: Option<String>,
 }
 
 impl Tracked {
-    /// Its bytes. Nothing else is kept in blobs of this kind, so that they needn't be small.
+    /// Its bytes.
     pub(crate) fn encode(&self) -> Vec<u8> {
         let hex = |id: Option<Oid>| id.map(|id| id.to_string());
         let held = !self.base.holders.is_empty();
@@ -104,6 +106,7 @@ impl Tracked {
             "here": hex(self.here),
             "there": hex(self.there),
             "journal": hex(self.journal),
+            "journalThere": hex(self.journal_there),
             "told": self.told,
             "record": record,
         });
@@ -119,6 +122,8 @@ impl Tracked {
             record => codec::decode(record.to_string().as_bytes()).ok()?,
         };
         let told = value["told"].as_str().map(str::to_owned);
-        (value["v"] == 1).then(|| Tracked { base, here: id("here"), there: id("there"), journal: id("journal"), told })
+        let (here, there) = (id("here"), id("there"));
+        let (journal, journal_there) = (id("journal"), id("journalThere"));
+        (value["v"] == 1).then_some(Tracked { base, here, there, journal, journal_there, told })
     }
 }

@@ -307,6 +307,26 @@ fn what_was_done_offline_is_told_of_there() {
 }
 
 #[test]
+fn what_was_told_before_a_cut_is_not_told_twice() {
+    let world = World::new();
+    world.here.release(&take(&world.here, "report")).unwrap();
+    world.sync(WINS);
+    let offline = take(&world.here, "report");
+    world.here.release(&offline).unwrap();
+    world.own.fail_after(Some(0));
+    assert_eq!(world.here.sync(&world.there, WINS).unwrap_err().code(), ErrorCode::Io);
+    world.own.fail_after(None);
+    assert_eq!(journal(&world.team, "report"), [("released".to_owned(), id(&offline))], "told, and not remembered");
+    let theirs = take(&world.team, "report");
+    world.team.release(&theirs).unwrap();
+    let later = take(&world.here, "report");
+    world.here.release(&later).unwrap();
+    world.sync(WINS);
+    let expected = [&later, &theirs, &offline].map(|handle| ("released".to_owned(), id(handle)));
+    assert_eq!(journal(&world.team, "report"), expected);
+}
+
+#[test]
 fn a_bounded_journal_is_not_told_twice() {
     let time = Arc::new(AtomicU64::new(0));
     let mut options = Options::default();

@@ -10,8 +10,6 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 
-use crate::name::LockName;
-
 use super::{
     decide::{Cause, Ended},
     fault::{Fault, Faults},
@@ -75,8 +73,6 @@ impl SyncStrategy {
 /// One lock in both places.
 #[derive(Clone, Debug)]
 pub struct Sides {
-    /// Which lock.
-    pub name: LockName,
     /// Who held it in both, when they last were the same, as it was written here.
     pub base: Record,
     /// Who holds it here.
@@ -91,6 +87,8 @@ pub struct Sides {
     pub ended_there: Vec<String>,
     /// What has ended here since they last were the same, oldest first.
     pub history: Vec<Ended>,
+    /// What the journal there has told of since, by tenure.
+    pub told_there: BTreeSet<String>,
 }
 
 /// What is to be done, by the index of the lock, and what that means.
@@ -188,10 +186,7 @@ pub fn merge(locks: &[Sides], place: &str, strategy: SyncStrategy, faults: Fault
     };
     let mut tenures = Vec::new();
     for id in ids(locks) {
-        match Compared::of(locks, id, place, faults).verdict(locks, place, &mut merged) {
-            Some(tenure) => tenures.push(tenure),
-            None => continue,
-        }
+        tenures.extend(Compared::of(locks, id, place, faults).verdict(locks, place, &mut merged));
     }
     tenures.sort_by(|a, b| a.preference(strategy).cmp(&b.preference(strategy)));
     let mut kept: Vec<Record> = vec![Record::default(); locks.len()];
@@ -203,7 +198,7 @@ pub fn merge(locks: &[Sides], place: &str, strategy: SyncStrategy, faults: Fault
             continue;
         };
         if strategy == SyncStrategy::Fail {
-            conflicts.extend(tenure.told(|_| Fate::Conflict { with: Box::new(rival.clone()) }, false));
+            conflicts.extend(tenure.told(&Fate::Conflict { with: Box::new(rival.clone()) }, false));
         }
         overrule(locks, &tenure, &rival, (place, strategy), &mut merged);
     }
@@ -281,8 +276,8 @@ fn told(lock: usize, holder: &Holder, fate: Fate, there: bool) -> Option<Change>
 }
 
 impl Tenure<'_> {
-    fn told(&self, fate: impl Fn(usize) -> Fate, there: bool) -> Vec<Change> {
-        self.parts.iter().filter_map(|(lock, holder)| told(*lock, holder, fate(*lock), there)).collect()
+    fn told(&self, fate: &Fate, there: bool) -> Vec<Change> {
+        self.parts.iter().filter_map(|(lock, holder)| told(*lock, holder, fate.clone(), there)).collect()
     }
 }
 
@@ -318,8 +313,8 @@ fn overrule(
             }
         }
     }
-    let fate = |_| Fate::Overruled { by: Box::new(by.clone()) };
-    merged.changes.extend(tenure.told(fate, tenure.is_there));
+    let fate = Fate::Overruled { by: Box::new(by.clone()) };
+    merged.changes.extend(tenure.told(&fate, tenure.is_there));
 }
 
 /// Brings who is kept to where they aren't yet as they are at home.
@@ -337,10 +332,10 @@ fn carry(locks: &[Sides], mut winners: Vec<Tenure<'_>>, (place, faults): (&str, 
                     highest[*lock] = *token;
                 }
             }
-            merged.changes.extend(tenure.told(|_| Fate::Sent, true));
+            merged.changes.extend(tenure.told(&Fate::Sent, true));
         }
         if !tenure.is_here {
-            merged.changes.extend(tenure.told(|_| Fate::Received, false));
+            merged.changes.extend(tenure.told(&Fate::Received, false));
         }
         for (lock, sides) in locks.iter().enumerate() {
             let (here, there) = (sides.here.holder(tenure.id), sides.there.holder(tenure.id));
@@ -377,7 +372,8 @@ fn is_same(a: &Holder, b: &Holder) -> bool {
 
 /// What was held here and has ended, and nobody there has heard of.
 fn unknown_there(lock: &Sides) -> Vec<Ended> {
-    let known = |id: &str| [&lock.base, &lock.here, &lock.there].iter().any(|record| record.holder(id).is_some());
+    let holds = |id: &str| [&lock.base, &lock.here, &lock.there].iter().any(|record| record.holder(id).is_some());
+    let known = |id: &str| holds(id) || lock.told_there.contains(id);
     let own = |ended: &&Ended| {
         let of_here = !matches!(ended.cause, Cause::Elsewhere | Cause::Overruled | Cause::GoesOn);
         of_here && ended.holder.as_ref().is_some_and(|holder| !known(&holder.claim.id))

@@ -24,7 +24,6 @@ pub use decide::{
     Call, Cause, Decision, Edit, Ended, Event, Held, JournalTip, LockState, Opaque, Outcome, Refusal, Request, decide,
 };
 pub use expiry::{Expiry, Fact, Facts, Liveness, Now, Policy};
-pub use merge::SyncStrategy;
 pub use mode::Mode;
 pub use reconcile::Reconciliation;
 pub use record::{BootTime, Bound, Claim, Holder, ProcessStamp, Record, Waiter};

@@ -79,7 +79,8 @@ impl Work<'_> {
         if self.calls_ended(&id) && !self.fault(Fault::SyncWithoutGoesOn) {
             // Else whoever reads the journal's tip would take it for what a crash left.
             let why = format!("{id}, which {} holds", holder.claim.owner);
-            self.journal_end(None, Cause::GoesOn, Some(why));
+            let note = Ended { holder: None, cause: Cause::GoesOn, at: now.wall, reason: Some(why), highest_token: 0 };
+            self.tell(note);
         }
         let known = self.record.holders.iter().position(|other| other.claim.id == id);
         let foreign = holder.end.as_ref().is_none_or(|end| *end.boot != *now.boot_id);

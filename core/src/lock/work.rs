@@ -154,7 +154,7 @@ impl<'a> Work<'a> {
         holder
     }
 
-    pub(super) fn journal_end(&mut self, holder: Option<Holder>, cause: Cause, reason: Option<String>) {
+    fn journal_end(&mut self, holder: Option<Holder>, cause: Cause, reason: Option<String>) {
         self.changed = true;
         let id = holder.as_ref().map(|holder| holder.claim.id.clone());
         self.events.push(Event::Ended { lock: self.lock, id, cause });
@@ -164,7 +164,7 @@ impl<'a> Work<'a> {
         }
     }
 
-    /// Tells the journal of a tenure that was never in this record.
+    /// Tells the journal of what doesn't end here.
     pub(super) fn tell(&mut self, ended: Ended) {
         self.changed = true;
         self.ended.push(Ended { highest_token: self.highest_token, ..ended });

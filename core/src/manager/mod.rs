@@ -34,7 +34,7 @@ use crate::{
     error_code::ErrorCode,
     fork,
     handle::LockHandle,
-    journal::{self, Actor, JournalEntry},
+    journal::{Actor, JournalEntry},
     lock::{
         Held, Holder, Mode, Outcome, Record, Refusal, Request, convert::Conversion, decide::Rebind, fault,
         fingerprint::proves, hierarchy::Step,
@@ -42,7 +42,7 @@ use crate::{
     name::{LockName, Namespace},
     options::Options,
     process,
-    store::{Object, RefStore, Swept, files::FilesStore, memory::MemoryStore, remote::RemoteStore},
+    store::{RefStore, Swept, files::FilesStore, memory::MemoryStore, remote::RemoteStore},
 };
 
 pub use acquire_options::AcquireOptions;
@@ -397,17 +397,8 @@ impl LockManager {
     pub fn log(&self, name: &str, most: usize) -> Result<Vec<JournalEntry>> {
         let (inner, name) = (self.inner(), LockName::new(name)?);
         let store = &inner.commits.store;
-        let mut next = store.read(&inner.commits.names.journal_ref(&name))?;
-        let mut entries = Vec::new();
-        if let Some(tip) = &next {
-            store.foresee(tip, most)?;
-        }
-        while let Some(id) = next.filter(|_| entries.len() < most) {
-            let Object::Commit(commit) = store.object(&id)? else { break };
-            entries.push(journal::entry(&id, &commit));
-            next = commit.parent;
-        }
-        Ok(entries)
+        let tip = store.read(&inner.commits.names.journal_ref(&name))?;
+        snapshot::entries(&**store, tip, most, |_, _| false)
     }
 
     /// Ends tenures by force, whoever holds them: that of this id, or all of the lock's. The

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use crate::{
     error::Result,
-    journal::{self, Tip},
+    journal::{self, JournalEntry, Tip},
     lock::{BootTime, Fact, Facts, Held, JournalTip, Liveness, LockState, Opaque, Record, codec},
     name::{LockName, Namespace, RefName},
     process,
@@ -104,6 +104,30 @@ fn decoded(bytes: &[u8]) -> Held {
         Err(codec::Unreadable::Corrupt(why)) => Held::Opaque(Opaque::Corrupt(why)),
         Err(codec::Unreadable::TooNew(version)) => Held::Opaque(Opaque::TooNew(version)),
     }
+}
+
+/// What a journal tells from this commit on, newest first: at most so many entries, and none from the one on of which
+/// `until` says so.
+pub(super) fn entries(
+    store: &dyn RefStore,
+    tip: Option<Oid>,
+    most: usize,
+    mut until: impl FnMut(&Oid, &JournalEntry) -> bool,
+) -> Result<Vec<JournalEntry>> {
+    let (mut entries, mut next) = (Vec::new(), tip);
+    if let Some(tip) = &tip {
+        store.foresee(tip, most)?;
+    }
+    while let Some(id) = next.filter(|_| entries.len() < most) {
+        let Object::Commit(commit) = store.object(&id)? else { break };
+        let entry = journal::entry(&id, &commit);
+        if until(&id, &entry) {
+            break;
+        }
+        entries.push(entry);
+        next = commit.parent;
+    }
+    Ok(entries)
 }
 
 fn read_journal(

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use crate::{
     error::{Error, Result},
     error_code::ErrorCode,
-    journal::{self, Actor},
+    journal::{self, Actor, JournalEntry},
     lock::{
         Ended, Held, Holder, Outcome, Reconciliation, Record, Refusal, Request,
         merge::{Change, Merged, Sides, merge, origin},
@@ -15,7 +15,12 @@ use crate::{
     sync::{SyncChange, SyncFate, SyncStrategy, Synced, Tracked},
 };
 
-use super::{Inner, LockManager, snapshot::Snapshot, tenure::TenureState, wait::refused};
+use super::{
+    Inner, LockManager,
+    snapshot::{Snapshot, entries},
+    tenure::TenureState,
+    wait::refused,
+};
 
 /// How often a unit is tried that others change meanwhile.
 const TRIES: usize = 32;
@@ -131,9 +136,8 @@ impl Sync<'_> {
             }
         }
         for name in fresh {
-            let tracked =
-                Tracked { journal: journals.get(&name).copied(), told: self.told(&name)?, ..Tracked::default() };
-            self.remember(&name, memory.get(&name).map(|(id, _)| *id), &tracked)?;
+            let journal = journals.get(&name).copied();
+            self.remember(&name, None, &Tracked { journal, told: self.told(journal)?, ..Tracked::default() })?;
         }
         let related: Vec<LockName> =
             names.into_iter().filter(|name| held(name) || memory.contains_key(*name)).cloned().collect();
@@ -200,7 +204,7 @@ impl Sync<'_> {
                 self.done.left.push((name, why));
                 return Ok(());
             }
-            let sides = names.iter().zip(&pairs).map(|(name, pair)| self.sides(name, pair, memory.get(name)));
+            let sides = names.iter().zip(&pairs).map(|(name, pair)| self.sides(pair, memory.get(name)));
             let sides: Vec<Sides> = sides.collect::<Result<_>>()?;
             let Merged { here, there, base, changes } =
                 match merge(&sides, &self.place, self.strategy, self.here.commits.policy.faults) {
@@ -218,10 +222,15 @@ impl Sync<'_> {
             changes.iter().for_each(|change| self.tell_loser(change, TenureState::lose));
             self.tell(names, &changes, false);
             for (at, name) in names.iter().enumerate() {
-                let (here, there) = (after_here[at].clone(), after_there[at].lock);
-                let told = self.told(name)?;
-                let tracked =
-                    Tracked { base: base[at].clone(), here: here.lock, there, journal: here.journal.id, told };
+                let (here, there) = (&after_here[at], &after_there[at]);
+                let tracked = Tracked {
+                    base: base[at].clone(),
+                    here: here.lock,
+                    there: there.lock,
+                    journal: here.journal.id,
+                    told: self.told(here.journal.id)?,
+                    journal_there: there.journal.id,
+                };
                 self.remember(name, memory.get(name).map(|(id, _)| *id), &tracked)?;
             }
             return Ok(());
@@ -272,14 +281,20 @@ impl Sync<'_> {
         }
     }
 
-    fn sides(&self, name: &LockName, pair: &Pair, memory: Option<&(Oid, Tracked)>) -> Result<Sides> {
+    fn sides(&self, pair: &Pair, memory: Option<&(Oid, Tracked)>) -> Result<Sides> {
         let (here, there) = (record(&pair.here), record(&pair.there));
-        let history = match memory {
-            Some((_, tracked)) => self.history(pair.here.journal.id, tracked)?,
-            None => Vec::new(),
-        };
+        let mut history = Vec::new();
+        let mut told_there = BTreeSet::new();
+        if let Some((_, last)) = memory {
+            history = self.history(pair.here.journal.id, last)?;
+            // Also what a sync told of that was cut off before that could be remembered.
+            if !history.is_empty() && pair.there.journal.id != last.journal_there {
+                let store = &*self.there.commits.store;
+                let since = entries(store, pair.there.journal.id, MOST_TOLD, |id, _| Some(*id) == last.journal_there)?;
+                told_there.extend(since.into_iter().map(|entry| entry.id));
+            }
+        }
         Ok(Sides {
-            name: name.clone(),
             base: memory.map(|(_, tracked)| tracked.base.clone()).unwrap_or_default(),
             highest_there: there.highest_token().max(pair.there.state.journal.highest_token),
             left_there: self.there.commits.left(&pair.there),
@@ -287,38 +302,27 @@ impl Sync<'_> {
             here,
             there,
             history,
+            told_there,
         })
     }
 
     /// What has ended here since it was looked at last, oldest first.
     fn history(&self, tip: Option<Oid>, tracked: &Tracked) -> Result<Vec<Ended>> {
-        let (mut history, mut next) = (Vec::new(), tip);
-        while let Some(id) = next.filter(|id| Some(*id) != tracked.journal && history.len() < MOST_TOLD) {
-            let Object::Commit(commit) = self.here.commits.store.object(&id)? else { break };
-            let entry = journal::entry(&id, &commit);
-            if !entry.id.is_empty() && Some(&entry.id) == tracked.told.as_ref() {
-                break;
-            }
-            history.extend(journal::ended(entry));
-            next = commit.parent;
-        }
-        history.reverse();
-        Ok(history)
+        let seen = |id: &Oid, entry: &JournalEntry| {
+            Some(*id) == tracked.journal || !entry.id.is_empty() && Some(&entry.id) == tracked.told.as_ref()
+        };
+        let since = entries(&*self.here.commits.store, tip, MOST_TOLD, seen)?;
+        Ok(since.into_iter().rev().filter_map(journal::ended).collect())
     }
 
-    /// The newest tenure that the journal here tells of.
-    fn told(&self, name: &LockName) -> Result<Option<String>> {
-        let commits = &self.here.commits;
-        let mut next = commits.store.read(&commits.names.journal_ref(name))?;
-        while let Some(id) = next {
-            let Object::Commit(commit) = commits.store.object(&id)? else { break };
-            let entry = journal::entry(&id, &commit);
-            if !entry.id.is_empty() {
-                return Ok(Some(entry.id));
-            }
-            next = commit.parent;
-        }
-        Ok(None)
+    /// The newest tenure that a journal here tells of, from this commit on.
+    fn told(&self, tip: Option<Oid>) -> Result<Option<String>> {
+        let mut newest = None;
+        entries(&*self.here.commits.store, tip, MOST_TOLD, |_, entry| {
+            newest = Some(entry.id.clone()).filter(|id| !id.is_empty());
+            newest.is_some()
+        })?;
+        Ok(newest)
     }
 
     /// Does in one place what has to be done there. Returns how it is then; `None` if it was changed meanwhile.
