@@ -153,10 +153,10 @@ pub(crate) enum Command {
     ///
     /// With the settings that fit: atomic pushes, no clean-up of its own accord, and syncing to disk. Prints what to
     /// run at night, and how to serve it.
-    InitServer(InitServer),
+    InitServer(Folder),
     /// Write the manual pages into a folder
     #[command(hide = true)]
-    Manual(InitServer),
+    Manual(Folder),
     /// Guards the process group of a run. Only `run` starts it.
     #[command(hide = true)]
     Guardian,
@@ -338,7 +338,7 @@ pub(crate) struct Sync {
 }
 
 #[derive(Args, Debug)]
-pub(crate) struct InitServer {
+pub(crate) struct Folder {
     /// The folder to make
     #[arg(value_name = "DIR")]
     pub(crate) folder: PathBuf,

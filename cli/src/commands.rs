@@ -8,8 +8,7 @@ use serde_json::{Value, json};
 
 use crate::{
     args::{
-        Acquire, Arguments, Break, Clean, Doctor, Extend, Graph, InitServer, Log, Push, Status, Tenure, UpdateRef,
-        Verify,
+        Acquire, Arguments, Break, Clean, Doctor, Extend, Folder, Graph, Log, Push, Status, Tenure, UpdateRef, Verify,
     },
     duration::show,
     failure::Failure,
@@ -246,7 +245,7 @@ pub(crate) fn break_lock(manager: &LockManager, asked: &Break, json: bool) -> Ex
     answer(json, object, text)
 }
 
-pub(crate) fn init_server(directory: &Path, asked: &InitServer, json: bool) -> Exit {
+pub(crate) fn init_server(directory: &Path, asked: &Folder, json: bool) -> Exit {
     let folder = directory.join(&asked.folder);
     gitlock::init_server(&folder)?;
     let folder = folder.canonicalize().unwrap_or(folder).display().to_string();
@@ -268,7 +267,7 @@ pub(crate) fn init_server(directory: &Path, asked: &InitServer, json: bool) -> E
 }
 
 /// Writes what `git lock --help` and `git help lock-run` show.
-pub(crate) fn manual(asked: &InitServer) -> Exit {
+pub(crate) fn manual(asked: &Folder) -> Exit {
     let folder = &asked.folder;
     std::fs::create_dir_all(folder).and_then(|()| clap_mangen::generate_to(Arguments::command(), folder)).map_err(
         |error| Failure::new(ErrorCode::Io, format!("can't write manual pages to {}: {error}", folder.display())),

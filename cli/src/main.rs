@@ -82,7 +82,8 @@ fn carry_out(arguments: &Arguments) -> Exit {
         Command::Break(asked) => commands::break_lock(&manager, asked, json),
         Command::Graph(asked) => commands::graph(&manager, asked, json),
         Command::Doctor(asked) => commands::doctor(&manager, asked, json),
-        Command::Guardian | Command::InitServer(_) | Command::Sync(_) | Command::Manual(_) => Ok(0), // it has no repository, and was started before
+        // These open what they need themselves, and were started before.
+        Command::Guardian | Command::InitServer(_) | Command::Sync(_) | Command::Manual(_) => Ok(0),
     }
 }
 

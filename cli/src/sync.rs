@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use gitlock::{
-    ErrorCode, LockManager, SyncChange, SyncFate, Synced,
+    ErrorCode, LockManager, Retry, SyncChange, SyncFate, Synced,
     clock::{Clock, SystemClock},
     json,
 };
@@ -54,6 +54,8 @@ fn go_on(here: &LockManager, there: &LockManager, asked: &Sync, (every, json): (
                     tell(&synced, there, json)?;
                 }
             }
+            // What doesn't pass by itself is no reason to go on.
+            Err(error) if error.retry() == Retry::Never => return Err(error.into()),
             // Told once, and not each time.
             Err(error) => {
                 let now = error.to_string();

@@ -112,6 +112,7 @@ fn what_cannot_be_synced_is_told() {
     let error = fails(&repo, &["sync"], 2, "INVALID_ARGUMENT");
     assert!(error["message"].as_str().unwrap().contains("origin"), "{error}");
     fails(&repo, &["sync", "."], 2, "INVALID_ARGUMENT");
+    fails(&repo, &["sync", "--every", "1s", "."], 2, "INVALID_ARGUMENT");
     fails(&repo, &["sync", "--strategy", "newest"], 2, "INVALID_ARGUMENT");
 }
 

@@ -13,7 +13,7 @@ use std::{
 };
 
 use gitlock::{
-    ErrorCode, LockManager, Mode, Options, SyncStrategy,
+    ErrorCode, LockHandle, LockManager, Mode, Options, SyncStrategy,
     clock::{Clock, SystemClock},
     store::memory::MemoryStore,
 };
@@ -60,15 +60,20 @@ fn what_is_taken_there_is_held_here_until_it_is_released_there() {
     assert!(take(&world.here, "report").token() > handle.token());
 }
 
-#[test]
-fn a_copy_that_ran_out_ends_nothing() {
+/// A lock of the team's, and a copy of it that has run out: it was renewed there, and nobody here heard of that.
+fn with_an_old_copy() -> (World, LockHandle) {
     let world = World::new();
     let handle = take(&world.team, "report");
     world.sync(WINS);
-    // Renewed there, and nobody here heard of it.
     world.passes(MINUTE / 2);
     world.team.extend(&handle, None).unwrap();
     world.passes(MINUTE * 3 / 4);
+    (world, handle)
+}
+
+#[test]
+fn a_copy_that_ran_out_ends_nothing() {
+    let (world, handle) = with_an_old_copy();
     let mine = take(&world.here, "report");
     assert_eq!(journal(&world.here, "report")[0].0, "expired");
     world.here.release(&mine).unwrap();
@@ -78,20 +83,11 @@ fn a_copy_that_ran_out_ends_nothing() {
     // What ended here without a connection is told of there, but for the copy.
     let there = world.team.log("report", 9).unwrap();
     assert_eq!(there.iter().map(|entry| entry.id.clone()).collect::<Vec<_>>(), [id(&mine)]);
-    // The copy was called ended by the journal's tip, and is held all the same.
-    world.passes(MINUTE * 2);
-    take(&world.here, "other");
-    world.team.release(&handle).unwrap_err();
 }
 
 #[test]
 fn a_copy_that_the_journals_tip_calls_ended_goes_on() {
-    let world = World::new();
-    let handle = take(&world.team, "report");
-    world.sync(WINS);
-    world.passes(MINUTE / 2);
-    world.team.extend(&handle, None).unwrap();
-    world.passes(MINUTE * 3 / 4);
+    let (world, _) = with_an_old_copy();
     world.here.clean(None).unwrap();
     assert_eq!(journal(&world.here, "report")[0].0, "expired");
     assert_eq!(world.sync(WINS), ["report received"]);
@@ -199,6 +195,21 @@ fn the_oldest_wins_from_here_too() {
     let token = world.here.status("report").unwrap().holders[0].holder.token.unwrap();
     assert!(token > theirs.token().unwrap(), "whoever checks tokens has seen the other one's");
     assert!(world.team.verify("report", token).is_ok());
+}
+
+#[test]
+fn a_guard_learns_of_the_token_that_it_was_given() {
+    let world = World::new();
+    let guard = world.here.lock("report").ttl(MINUTE).acquire().unwrap();
+    world.passes(Duration::from_secs(1));
+    let theirs = take(&world.team, "report");
+    world.team.release(&theirs).unwrap();
+    assert!(guard.token() < theirs.token().unwrap());
+    assert_eq!(world.sync(WINS), ["report sent"]);
+    guard.extend(None).unwrap();
+    assert!(guard.token() > theirs.token().unwrap());
+    assert!(world.team.verify("report", guard.token()).is_ok());
+    guard.release().unwrap();
 }
 
 #[test]

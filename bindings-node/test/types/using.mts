@@ -3,7 +3,7 @@
 import assert from 'node:assert/strict';
 
 import { BY_CODE, Held, LockError, LockHandle, LockManager, Timeout } from 'gitlock';
-import type { ErrorCode, Holder, Lock, LockStatus, Retry, Wanted } from 'gitlock';
+import type { ErrorCode, Holder, Lock, LockStatus, Retry, Synced, Wanted } from 'gitlock';
 import { GitNativeLockManager } from 'gitlock/gitvan';
 import type { LockRecord } from 'gitlock/gitvan';
 
@@ -55,6 +55,10 @@ try {
   assert.equal(BY_CODE[code], Held);
 }
 
+const synced: Promise<Synced> = locks.sync(locks, { strategy: 'oldest' });
+await assert.rejects(synced, { code: 'INVALID_ARGUMENT' });
+// @ts-expect-error: there is no such strategy
+await locks.sync(locks, { strategy: 'newest' }).catch(() => {});
 // @ts-expect-error: there is no such option
 await locks.acquire('x', { timeout: 5 }).catch(() => {});
 // @ts-expect-error: only open() makes one
