@@ -30,8 +30,9 @@ use gitlock::lock::fault::Fault;
 use arm::{ArmKind, Extent};
 use figures::Figures;
 use scene::{Scene, Witness};
+pub use support::Random;
 use support::die_with_parent;
-pub(crate) use support::{Random, descendants, kill_descendant, millis, pause, random_seed};
+pub(crate) use support::{descendants, kill_descendant, millis, pause, random_seed};
 use workers::Worker;
 
 const USAGE: &str = "\

@@ -6,10 +6,11 @@ use gitlock::clock::{Clock, SystemClock};
 
 /// SplitMix64: a seed gives the same numbers everywhere.
 #[derive(Debug)]
-pub(crate) struct Random(u64);
+pub struct Random(u64);
 
 impl Random {
-    pub(crate) fn new(seed: u64) -> Random {
+    /// From this seed always the same.
+    pub fn new(seed: u64) -> Random {
         Random(seed)
     }
 
@@ -22,8 +23,13 @@ impl Random {
     }
 
     /// Less than `end`.
-    pub(crate) fn below(&mut self, end: u64) -> u64 {
+    pub fn below(&mut self, end: u64) -> u64 {
         self.next() % end.max(1)
+    }
+
+    /// One of these.
+    pub fn of<'a, T>(&mut self, all: &'a [T]) -> &'a T {
+        &all[usize::try_from(self.below(all.len() as u64)).unwrap_or(0)]
     }
 
     /// Once in `n`.

@@ -10,26 +10,11 @@ use gitlock::{
     },
 };
 
+use gitlock_tests::torture::Random;
+
 use crate::world::{MINUTE, World, held, id, journal, take_with};
 
 const NAMES: [&str; 5] = ["x", "x/a", "x/a/b", "x/b", "y"];
-
-/// A small generator, so that a failure can be told by its seed.
-struct Dice(u64);
-
-impl Dice {
-    fn roll(&mut self, sides: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (mixed ^ (mixed >> 31)) % sides
-    }
-
-    fn of<'a, T>(&mut self, all: &'a [T]) -> &'a T {
-        &all[usize::try_from(self.roll(all.len() as u64)).unwrap()]
-    }
-}
 
 /// Nobody stands beside somebody who keeps it out.
 fn assert_compatible(manager: &LockManager) {
@@ -85,20 +70,20 @@ fn no_rule_of_a_sync_can_be_left_out() {
 }
 
 fn history(seed: u64, faults: Faults) {
-    let mut dice = Dice(seed);
+    let mut dice = Random::new(seed);
     let world = World::with(faults);
     let (second, second_there) = world.laptop("second");
     let homes = [world.here.clone(), second, world.team.clone()];
     let servers = [world.there.clone(), second_there];
     let mut tenures = Tenures { all: Vec::new(), highest: HashMap::new() };
     for step in 0..30 {
-        let home = usize::try_from(dice.roll(3)).unwrap();
-        match dice.roll(10) {
+        let home = usize::try_from(dice.below(3)).unwrap();
+        match dice.below(10) {
             0..=2 => {
                 let names: &[&str] = dice.of::<&[&str]>(&[&["x"], &["x/a"], &["x/a/b"], &["y"], &["x/b", "y"]]);
-                let shared = dice.roll(3) == 0;
+                let shared = dice.below(3) == 0;
                 let request = homes[home].lock_all(names).fingerprint("mine").ttl(MINUTE);
-                let request = request.priority(i32::try_from(dice.roll(3)).unwrap());
+                let request = request.priority(i32::try_from(dice.below(3)).unwrap());
                 let request = if shared { request.shared() } else { request };
                 let Some(guard) = request.try_acquire().unwrap() else { continue };
                 for name in names.iter().filter(|_| home == 2) {
@@ -118,18 +103,18 @@ fn history(seed: u64, faults: Faults) {
                 let _ = homes[*home].extend(handle, None);
             }
             5 => world.passes(MINUTE / *dice.of(&[1, 2, 5, 60])),
-            6 if dice.roll(4) == 0 => drop(homes[home].break_lock("x", None, None)),
+            6 if dice.below(4) == 0 => drop(homes[home].break_lock("x", None, None)),
             // A cut in the middle, after which all goes on as if it had never been.
             7 => {
-                let cut = if dice.roll(2) == 0 { &world.own } else { &world.store };
-                cut.fail_after(Some(dice.roll(3)));
+                let cut = if dice.below(2) == 0 { &world.own } else { &world.store };
+                cut.fail_after(Some(dice.below(3)));
                 let _ = world.here.sync(&world.there, *dice.of(&SyncStrategy::ALL));
                 cut.fail_after(None);
             }
             _ => {
                 let laptop = home % 2;
                 // Once while somebody comes in the middle of it.
-                if dice.roll(3) == 0 {
+                if dice.below(3) == 0 {
                     let (team, here) = world.others();
                     world.store.before_the_next_write(move || drop(take_with(&team, "x/a", Mode::Shared, 0)));
                     world.own.before_the_next_write(move || drop(take_with(&here, "y", Mode::Shared, 0)));
