@@ -3,6 +3,7 @@
 pub mod behaviour;
 pub mod breakers;
 pub mod conformance;
+pub mod faketime;
 pub mod git;
 pub mod gix_locks;
 #[cfg(target_os = "linux")]

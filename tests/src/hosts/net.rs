@@ -7,7 +7,7 @@ use std::{
     process::Command,
 };
 
-use crate::servers::group::program;
+use crate::{faketime, servers::group::program};
 
 use super::wires::{Carried, Wire};
 
@@ -45,12 +45,6 @@ fn run(words: &[&str]) -> Result<String, String> {
     Err(failed(&String::from_utf8_lossy(&output.stderr).trim()))
 }
 
-/// Where Debian puts libfaketime.
-fn faketime() -> Option<PathBuf> {
-    let folders = fs::read_dir("/usr/lib").ok()?.flatten().map(|entry| entry.path().join("faketime"));
-    folders.map(|folder| folder.join("libfaketime.so.1")).find(|path| path.is_file())
-}
-
 impl Network {
     /// Makes so many hosts, which keep their boot ids in `folder`.
     ///
@@ -67,8 +61,14 @@ impl Network {
         }
         let own_time = run(&["unshare", "--time", "--boottime", "1000", "true"]).is_ok();
         let name = format!("gitlock{}", std::process::id());
-        let mut network =
-            Network { name, folder: folder.to_owned(), hosts: 0, faketime: faketime(), own_time, wires: Vec::new() };
+        let mut network = Network {
+            name,
+            folder: folder.to_owned(),
+            hosts: 0,
+            faketime: faketime::library(),
+            own_time,
+            wires: Vec::new(),
+        };
         network.make(hosts)?;
         Ok(network)
     }
@@ -158,8 +158,9 @@ impl Network {
         }
         command.args(["sh", "-c", ENTER, "sh"]).arg(self.boot(at)).arg(format!("host-{at}"));
         if let Some(library) = &self.faketime {
-            command.arg(format!("LD_PRELOAD={}", library.display()));
-            command.arg(format!("FAKETIME={:+}s", WRONG[at % WRONG.len()])).arg("FAKETIME_DONT_FAKE_MONOTONIC=1");
+            let by = format!("{:+}s", WRONG[at % WRONG.len()]);
+            let variables = faketime::environment(library, &by);
+            command.args(variables.map(|(name, value)| format!("{name}={value}")));
         }
         command.args(words);
         command
