@@ -64,6 +64,22 @@ fn there_has_to_be_a_repository() {
     assert_eq!(code(LockManager::open(folder.path().join("nowhere"))), ErrorCode::NotARepository);
 }
 
+#[test]
+fn a_repository_that_is_removed_stays_removed() {
+    let repo = Repo::new();
+    let manager = manager(&repo);
+    manager.lock("x").acquire_now().unwrap().release().unwrap();
+    let guard = manager.lock("held").acquire_now().unwrap();
+    fs::remove_dir_all(repo.path()).unwrap();
+    let error = manager.lock("x").acquire_now().unwrap_err();
+    assert_eq!(error.code(), ErrorCode::NotARepository, "{error}");
+    assert!(error.to_string().contains(&*repo.path().to_string_lossy()), "it names the place: {error}");
+    assert!(guard.release().is_err(), "nothing to release");
+    assert!(manager.lock("held").wait(Duration::from_millis(50)).acquire().is_err());
+    drop(manager);
+    assert!(!repo.path().exists(), "nothing is made again where it was");
+}
+
 /// Puts these bytes in the place of a lock's record, as anybody may.
 fn put(repo: &Repo, bytes: &[u8]) {
     let file = repo.path().join("record");

@@ -104,7 +104,10 @@ fn says_reftable(common_dir: &Path) -> bool {
 impl FilesStore {
     /// The format at this moment: one `stat`, unless something in the repository's folder has changed just now.
     fn format_now(&self) -> Result<Format> {
-        let failed = |error| Error::io(format_args!("can't read {}", self.common_dir.display()), error);
+        let failed = |error: io::Error| match error.kind() {
+            io::ErrorKind::NotFound => self.rules.gone(),
+            _ => Error::io(format_args!("can't read {}", self.common_dir.display()), error),
+        };
         let meta = fs::metadata(&self.common_dir).map_err(failed)?;
         let modified = i128::from(meta.mtime()) * 1_000_000_000 + i128::from(meta.mtime_nsec());
         let mut seen = self.seen.0.lock().unwrap_or_else(PoisonError::into_inner);

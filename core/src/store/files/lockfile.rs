@@ -48,6 +48,8 @@ const MARK: u32 = 0o1000;
 /// How `.lock` files are made, waited for, and broken.
 #[derive(Clone, Debug)]
 pub(super) struct LockRules {
+    /// The folder that all worktrees share.
+    pub(super) common_dir: Arc<Path>,
     /// How long to wait for a `.lock` that somebody holds.
     pub(super) timeout: Duration,
     /// How old one of Git's own must be before it counts as left behind.
@@ -70,6 +72,28 @@ impl LockRules {
         let mut now = self.clock.now();
         now.wall = now.wall.min(self.boot_started.saturating_add(now.boot));
         now
+    }
+
+    /// Makes a folder and those above it, if the repository is still there: one that was removed
+    /// stays removed.
+    pub(super) fn make_folders(&self, folder: &Path) -> io::Result<()> {
+        if self.is_gone() {
+            return Err(io::ErrorKind::NotFound.into());
+        }
+        fs::create_dir_all(folder)?;
+        self.shared.folders(folder);
+        Ok(())
+    }
+
+    /// Whether somebody has removed the repository since it was opened.
+    fn is_gone(&self) -> bool {
+        !self.common_dir.join("refs").is_dir()
+    }
+
+    /// What is said of such a one.
+    pub(super) fn gone(&self) -> Error {
+        let message = format!("there is no repository at {} any more", self.common_dir.display());
+        Error::new(ErrorCode::NotARepository, message)
     }
 }
 
@@ -108,6 +132,7 @@ impl LockFile {
                 }
                 Err(Errno::EXIST) => {}
                 Err(Errno::NOTDIR) => return Err(blocked(target)),
+                Err(Errno::NOENT) if rules.is_gone() => return Err(rules.gone()),
                 Err(error) => return Err(Error::io(format_args!("can't lock {}", path.display()), error.into())),
             }
             drop(no_fork);
@@ -178,8 +203,8 @@ fn create(target: &Path, path: &Path, rules: &LockRules) -> rustix::io::Result<O
     for _ in 0..100 {
         match create_once(parent, path, rules) {
             // Git removes empty folders at any time, between any two of our steps.
-            Err(Errno::NOENT) => match fs::create_dir_all(parent) {
-                Ok(()) => rules.shared.folders(parent),
+            Err(Errno::NOENT) => match rules.make_folders(parent) {
+                Ok(()) => {}
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 Err(error) => return Err(Errno::from_io_error(&error).unwrap_or(Errno::IO)),
             },

@@ -138,8 +138,10 @@ impl FilesStore {
         let folder = self.common_dir.join("gitlock");
         let path = folder.join(name);
         if !folder.is_dir() {
-            fs::create_dir_all(&folder)?;
-            self.rules.shared.path(&folder);
+            match fs::create_dir(&folder) {
+                Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+                _ => self.rules.shared.path(&folder),
+            }
         }
         Ok(path)
     }

@@ -60,6 +60,7 @@ impl FilesStore {
         let durable = options.durable || settings.durable.unwrap_or(false);
         let shared = config.string("core.sharedRepository").map(|value| value.to_string()).unwrap_or_default();
         let rules = LockRules {
+            common_dir: common_dir.as_path().into(),
             timeout: options.lock_timeout,
             stale_age: settings.stale_lock_age_ms.map_or(options.stale_lock_age, std::time::Duration::from_millis),
             shared: Shared::from_config(&shared),

@@ -20,7 +20,6 @@ pub(super) fn start(common_dir: &Path, _prefix: &str, _rules: &LockRules) -> Res
 #[cfg(target_os = "linux")]
 mod linux {
     use std::{
-        fs,
         mem::MaybeUninit,
         os::fd::{AsFd, BorrowedFd, OwnedFd},
         path::{Path, PathBuf},
@@ -76,10 +75,9 @@ mod linux {
                     self.armed = true;
                     return;
                 }
-                if self.tables || fs::create_dir_all(&folder).is_err() {
-                    return; // read-only, or in the way: polling finds out
+                if self.tables || self.rules.make_folders(&folder).is_err() {
+                    return; // read-only, gone, or in the way: polling finds out
                 }
-                self.rules.shared.folders(&folder);
             }
         }
     }
