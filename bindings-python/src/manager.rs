@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use gitlock::{CancelToken, LockHandle, LockManager, json};
-use pyo3::{prelude::*, types::PyTuple};
+use pyo3::prelude::*;
 
 use crate::{
     errors::{caught, exception, outside},
@@ -42,6 +42,21 @@ pub(crate) fn waiting<T: Send>(
             py.detach(move || drop(result));
             Err(raised)
         }
+    }
+}
+
+/// Tells `done(guard, exception)`, with one of them `None`, what a wait came to.
+pub(crate) fn granted<T: Send + 'static, G: for<'py> IntoPyObject<'py> + 'static>(
+    done: Py<PyAny>,
+    guard: fn(T) -> G,
+) -> impl FnOnce(gitlock::Result<T>) + Send {
+    let done = Arc::new(done);
+    move |result| {
+        // The core's guard: if the call isn't made any more, it is dropped where no interpreter is.
+        messenger::call(&done, move |py| match result {
+            Ok(held) => (guard(held), py.None()).into_pyobject(py),
+            Err(error) => (py.None(), exception(py, &error).into_value(py)).into_pyobject(py),
+        });
     }
 }
 
@@ -98,19 +113,7 @@ impl Manager {
     /// one of them `None`.
     fn start(&self, py: Python<'_>, names: Vec<String>, options: AcquireOptions, done: Py<PyAny>) -> PyResult<Waiting> {
         let request = options.apply(py, self.0.lock_all(&names))?;
-        let done = Arc::new(done);
-        let tell = move |result: gitlock::Result<gitlock::LockGuard>| {
-            // The core's guard: if the call isn't made any more, it is dropped where no interpreter is.
-            messenger::call(&done, move |py| match result {
-                Ok(guard) => {
-                    PyTuple::new(py, [Bound::new(py, Guard::new(guard))?.into_any(), py.None().into_bound(py)])
-                }
-                Err(error) => {
-                    let error = exception(py, &error).into_value(py).into_bound(py).into_any();
-                    PyTuple::new(py, [py.None().into_bound(py), error])
-                }
-            });
-        };
+        let tell = granted(done, Guard::new);
         outside(py, || request.start(tell)).map(Waiting)
     }
 

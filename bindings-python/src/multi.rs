@@ -7,9 +7,9 @@ use pyo3::{prelude::*, types::PyTuple};
 
 use crate::{
     errors::outside,
-    manager::{Manager, SIGNALS_EVERY, waiting},
+    manager::{Manager, SIGNALS_EVERY, granted, waiting},
     messenger,
-    options::{AcquireOptions, ttl},
+    options::{self, AcquireOptions, ttl},
 };
 
 /// Several repositories in which locks are taken together.
@@ -36,12 +36,40 @@ impl Repositories {
         quorum: bool,
         options: AcquireOptions,
     ) -> PyResult<MultiGuard> {
-        let request = if quorum { self.0.quorum(&names[0]) } else { self.0.all(&names) };
-        let request = request.try_with(|each| options.apply(py, each))?;
+        let request = self.request(py, &names, quorum, options)?;
         let wait = |cancel: &CancelToken, attend: &mut dyn FnMut()| {
             request.with(|each| each.cancel(cancel)).acquire_attending(SIGNALS_EVERY, attend)
         };
         waiting(py, CancelToken::new(), wait).map(MultiGuard)
+    }
+
+    /// Starts to acquire. `done(guard, exception)` is called once, on a thread of gitlock's own, with one of them
+    /// `None`. The token ends the wait.
+    fn start(
+        &self,
+        py: Python<'_>,
+        names: Vec<String>,
+        quorum: bool,
+        options: AcquireOptions,
+        done: Py<PyAny>,
+    ) -> PyResult<options::CancelToken> {
+        let request = self.request(py, &names, quorum, options)?;
+        let token = CancelToken::new();
+        outside(py, || request.with(|each| each.cancel(&token)).start(granted(done, MultiGuard)))?;
+        Ok(options::CancelToken(token))
+    }
+}
+
+impl Repositories {
+    fn request(
+        &self,
+        py: Python<'_>,
+        names: &[String],
+        quorum: bool,
+        options: AcquireOptions,
+    ) -> PyResult<gitlock::MultiRequest> {
+        let request = if quorum { self.0.quorum(&names[0]) } else { self.0.all(names) };
+        request.try_with(|each| options.apply(py, each))
     }
 }
 

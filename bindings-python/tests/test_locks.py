@@ -701,3 +701,58 @@ def test_several_repositories_and_a_majority_of_them(tmp_path):
     waits.join()
     holder.release()
     assert not managers[0].status("deploy")["held"]
+
+
+def test_asyncio_in_several_repositories(tmp_path):
+    managers = []
+    for number in range(3):
+        path = tmp_path / f"of-three-{number}"
+        subprocess.run(["git", "init", "-q", "--bare", str(path)], check=True)
+        managers.append(gitlock.LockManager(path))
+    three = gitlock.Repositories(managers)
+    free = lambda: not any(manager.status("deploy")["held"] for manager in managers)
+
+    async def main():
+        lock = three.aquorum("deploy", reason="from asyncio")
+        with pytest.raises(RuntimeError):
+            await lock.release()
+        async with lock:
+            assert lock.token > 0 and lock.validity() > 20 and not lock.is_lost()
+            with pytest.raises(RuntimeError, match="already"):
+                await lock.acquire()
+            # Not even once more by the same task.
+            with pytest.raises(gitlock.Held):
+                await three.aquorum("deploy").acquire(timeout=0)
+            with pytest.raises(gitlock.Timeout, match="from asyncio"):
+                await three.aall("deploy", "other", timeout=0.05).__aenter__()
+            await lock.extend()
+            assert len(lock.held_in()) == 3
+            waiting = asyncio.create_task(three.aall("deploy", "other").acquire())
+            while not any(queue_of(manager, "deploy") for manager in managers):
+                await asyncio.sleep(0.001)
+            assert not waiting.done()
+            waiting.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await waiting
+            while any(queue_of(manager, "deploy") for manager in managers):
+                await asyncio.sleep(0.001)
+        assert free()
+        # Cancelled at any moment, also when the grant is on its way, it leaves nothing.
+        for at in range(40):
+            task = asyncio.create_task(three.aquorum("deploy").acquire())
+            await asyncio.sleep(at / 4_000)
+            if not task.cancel():
+                continue
+            with pytest.raises(asyncio.CancelledError):
+                await task
+        lost = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        assert await lock.acquire(timeout=30)
+        lock.on_lost(lambda: loop.call_soon_threadsafe(lost.set))
+        for manager in managers[:2]:
+            manager.break_lock("deploy")
+        await asyncio.wait_for(lost.wait(), 30)
+        with pytest.raises(gitlock.LockLost):
+            await lock.release()
+
+    asyncio.run(main())

@@ -48,10 +48,11 @@ from ._gitlock import CancelToken, __version__
 from ._handle import LockHandle
 from ._locks import Lock, RLock
 from ._manager import LockManager
-from ._multi import MultiLock, Repositories
+from ._multi import AsyncMultiLock, MultiLock, Repositories
 
 __all__ = [
     "AsyncLock",
+    "AsyncMultiLock",
     "BY_CODE",
     "CancelToken",
     "Cancelled",

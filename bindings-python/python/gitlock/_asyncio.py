@@ -5,19 +5,34 @@ from __future__ import annotations
 import asyncio
 import itertools
 import weakref
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from types import TracebackType
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 from ._errors import LockError
 from ._gitlock import CancelToken, Guard, thread_owner
 from ._locks import _Tenures, _words
 
+
+class Cancellable(Protocol):
+    """A wait."""
+
+    def cancel(self) -> None: ...
+
+
+class Releasable(Protocol):
+    """What a wait is granted."""
+
+    def release(self) -> None: ...
+
+
+G = TypeVar("G", bound=Releasable)
+
 _numbers = itertools.count(1)
 _owners: weakref.WeakKeyDictionary[asyncio.Task[Any], str] = weakref.WeakKeyDictionary()
 
 
-def _task_owner() -> str:
+def task_owner() -> str:
     """The session of the present task."""
     task = asyncio.current_task()
     if task is None:
@@ -25,6 +40,52 @@ def _task_owner() -> str:
     if task not in _owners:
         _owners[task] = f"{thread_owner()}/task-{next(_numbers)}"
     return _owners[task]
+
+
+async def granted(start: Callable[[Callable[[G | None, LockError | None], None]], Cancellable]) -> G:
+    """What a wait is granted that ``start(done)`` starts. Cancelling the task ends the wait, and gives back what
+    was granted at the same moment."""
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[G] = loop.create_future()
+
+    def settle(guard: G | None, error: LockError | None) -> None:
+        if future.cancelled():
+            if guard is not None:
+                give_back(guard)
+        elif guard is not None:
+            future.set_result(guard)
+        elif error is not None:
+            future.set_exception(error)
+
+    def give_back(guard: G) -> None:
+        # Somebody else may be waiting for it; and a release waits for the disk.
+        loop.run_in_executor(None, _release, guard)
+
+    def done(guard: G | None, error: LockError | None) -> None:
+        # On another thread.
+        try:
+            loop.call_soon_threadsafe(settle, guard, error)
+        except RuntimeError:
+            # The loop is closed: nobody waits any more.
+            if guard is not None:
+                _release(guard)
+
+    waiting = start(done)
+    try:
+        return await future
+    except asyncio.CancelledError:
+        waiting.cancel()
+        if future.done() and not future.cancelled() and future.exception() is None:
+            give_back(future.result())
+        raise
+
+
+def _release(guard: Releasable) -> None:
+    try:
+        guard.release()
+    except LockError:
+        # Nobody worked under it.
+        pass
 
 
 class AsyncLock(_Tenures):
@@ -39,42 +100,14 @@ class AsyncLock(_Tenures):
         :raises Held: if that is 0, and somebody holds it
         :raises Cancelled: if the lock's ``cancel`` ended the wait
         """
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[Guard] = loop.create_future()
-
-        def settle(guard: Guard | None, error: LockError | None) -> None:
-            if future.cancelled():
-                if guard is not None:
-                    give_back(guard)
-            elif guard is not None:
-                future.set_result(guard)
-            elif error is not None:
-                future.set_exception(error)
-
-        def give_back(guard: Guard) -> None:
-            # Somebody else may be waiting for it; and a release waits for the disk.
-            loop.run_in_executor(None, _release, guard)
-
-        def done(guard: Guard | None, error: LockError | None) -> None:
-            # On another thread.
-            try:
-                loop.call_soon_threadsafe(settle, guard, error)
-            except RuntimeError:
-                # The loop is closed: nobody waits any more.
-                if guard is not None:
-                    _release(guard)
-
         # Within another tenure its owner acquires.
-        owner = self._options["owner"] or (None if self._options["within"] else _task_owner())
+        owner = self._options["owner"] or (None if self._options["within"] else task_owner())
         options = {**self._options, "wait": timeout, "owner": owner}
-        waiting = self._manager.start(self.names, options, done)  # type: ignore[arg-type]
-        try:
-            guard = await future
-        except asyncio.CancelledError:
-            waiting.cancel()
-            if future.done() and not future.cancelled() and future.exception() is None:
-                give_back(future.result())
-            raise
+
+        def start(done: Callable[[Guard | None, LockError | None], None]) -> Cancellable:
+            return self._manager.start(self.names, options, done)  # type: ignore[arg-type]
+
+        guard = await granted(start)
         self._guards.append(guard)
         return True
 
@@ -127,13 +160,3 @@ class AsyncLock(_Tenures):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self.release()
-
-
-def _release(guard: Guard) -> None:
-    try:
-        guard.release()
-    except LockError:
-        # Nobody worked under it.
-        pass
-
-

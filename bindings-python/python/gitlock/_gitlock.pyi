@@ -86,6 +86,13 @@ class Manager:
 class Repositories:
     def __new__(cls, managers: Sequence[Manager]) -> Repositories: ...
     def acquire(self, names: Sequence[str], quorum: bool, options: AcquireOptions) -> MultiGuard: ...
+    def start(
+        self,
+        names: Sequence[str],
+        quorum: bool,
+        options: AcquireOptions,
+        done: Callable[[MultiGuard | None, LockError | None], object],
+    ) -> CancelToken: ...
 
 @final
 class MultiGuard:

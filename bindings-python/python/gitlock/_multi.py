@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterable
 from types import TracebackType
 from typing import Any
 
-from ._errors import Held, Timeout
+from ._asyncio import granted, task_owner
+from ._errors import Held, LockError, Timeout
 from ._gitlock import CancelToken, MultiGuard
 from ._gitlock import Repositories as Core
 from ._locks import _wait
 from ._manager import AcquireOptions, LockManager, OnWait, _options
 
 
-class MultiLock:
-    """A lock in several repositories. :meth:`Repositories.all` and :meth:`Repositories.quorum` make it."""
+class _MultiTenure:
+    """What a lock in several repositories can tell about what it holds."""
 
     def __init__(self, core: Core, names: list[str], quorum: bool, options: AcquireOptions) -> None:
         self._core = core
@@ -29,42 +31,13 @@ class MultiLock:
             raise RuntimeError(f"the lock {self.names[0]!r} isn't acquired here")
         return self._guard
 
-    def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:
-        """Acquires the lock, waiting for it where it is held. Returns whether it did.
+    def _take(self) -> MultiGuard:
+        guard, self._guard = self._held(), None
+        return guard
 
-        :param blocking: whether to wait
-        :param timeout: for how many seconds at most, for all repositories together; -1: as long as it takes
-        :raises RepositoryError: if too few of the repositories can be used
-        """
+    def _check_free(self) -> None:
         if self._guard is not None and not self._guard.is_lost():
             raise RuntimeError(f"the lock {self.names[0]!r} is acquired here already")
-        wait = _wait(blocking, timeout)
-        try:
-            self._guard = self._core.acquire(self.names, self._quorum, {**self._options, "wait": wait})
-        except (Held, Timeout):
-            return False
-        return True
-
-    def release(self) -> None:
-        """Ends it in every repository.
-
-        :raises RuntimeError: if it isn't acquired here
-        :raises LockLost: if it was held in too few, so that the work under it may have overlapped another's
-        """
-        guard = self._held()
-        self._guard = None
-        guard.release()
-
-    def __enter__(self) -> MultiLock:
-        if self._guard is not None and not self._guard.is_lost():
-            raise RuntimeError(f"the lock {self.names[0]!r} is acquired here already")
-        self._guard = self._core.acquire(self.names, self._quorum, self._options)
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.release()
 
     @property
     def token(self) -> int:
@@ -84,6 +57,37 @@ class MultiLock:
         """Where it is held at this moment."""
         return self._held().held_in()
 
+    def on_lost(self, listener: Callable[[], object]) -> None:
+        """Calls ``listener()`` once, on a thread of gitlock's own, when it is held in too few. A release doesn't."""
+        self._held().on_lost(listener)
+
+
+class MultiLock(_MultiTenure):
+    """A lock in several repositories. :meth:`Repositories.all` and :meth:`Repositories.quorum` make it."""
+
+    def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:
+        """Acquires the lock, waiting for it where it is held. Returns whether it did.
+
+        :param blocking: whether to wait
+        :param timeout: for how many seconds at most, for all repositories together; -1: as long as it takes
+        :raises RepositoryError: if too few of the repositories can be used
+        """
+        self._check_free()
+        wait = _wait(blocking, timeout)
+        try:
+            self._guard = self._core.acquire(self.names, self._quorum, {**self._options, "wait": wait})
+        except (Held, Timeout):
+            return False
+        return True
+
+    def release(self) -> None:
+        """Ends it in every repository.
+
+        :raises RuntimeError: if it isn't acquired here
+        :raises LockLost: if it was held in too few, so that the work under it may have overlapped another's
+        """
+        self._take().release()
+
     def extend(self, ttl: float | None = None) -> None:
         """Makes the leases last another ttl from now, or the given one, and acquires it in the repositories that can
         be used again.
@@ -92,9 +96,58 @@ class MultiLock:
         """
         self._held().extend(ttl)
 
-    def on_lost(self, listener: Callable[[], object]) -> None:
-        """Calls ``listener()`` once, on a thread of gitlock's own, when it is held in too few. A release doesn't."""
-        self._held().on_lost(listener)
+    def __enter__(self) -> MultiLock:
+        self._check_free()
+        self._guard = self._core.acquire(self.names, self._quorum, self._options)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.release()
+
+
+class AsyncMultiLock(_MultiTenure):
+    """A lock in several repositories, for asyncio. :meth:`Repositories.aall` and :meth:`Repositories.aquorum` make
+    it. What asks the repositories happens on another thread."""
+
+    async def acquire(self, timeout: float | None = None) -> bool:
+        """Acquires the lock, waiting for it where it is held; returns ``True``. Cancelling the task ends the wait,
+        and gives back what was granted at the same moment.
+
+        :param timeout: for how many seconds at most, for all repositories together; ``None``: as long as it takes
+        :raises Timeout: when they are over
+        :raises Held: if that is 0, and somebody holds it
+        :raises RepositoryError: if too few of the repositories can be used
+        """
+        self._check_free()
+        owner = self._options["owner"] or task_owner()
+        options: AcquireOptions = {**self._options, "wait": timeout, "owner": owner}
+
+        def start(done: Callable[[MultiGuard | None, LockError | None], None]) -> CancelToken:
+            return self._core.start(self.names, self._quorum, options, done)
+
+        self._guard = await granted(start)
+        return True
+
+    async def release(self) -> None:
+        """As :meth:`MultiLock.release`."""
+        guard = self._take()
+        await asyncio.shield(asyncio.get_running_loop().run_in_executor(None, guard.release))
+
+    async def extend(self, ttl: float | None = None) -> None:
+        """As :meth:`MultiLock.extend`. Cancelling the task leaves it to its end."""
+        guard = self._held()
+        await asyncio.get_running_loop().run_in_executor(None, guard.extend, ttl)
+
+    async def __aenter__(self) -> AsyncMultiLock:
+        await self.acquire(self._options["wait"])
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.release()
 
 
 class Repositories:
@@ -129,5 +182,16 @@ class Repositories:
         """A lock in a majority of the repositories, whichever can be used, and in the others when they can. The
         options are those of :meth:`all`."""
         lock = self.all(name, **options)
+        lock._quorum = True
+        return lock
+
+    def aall(self, *names: str, **options: Any) -> AsyncMultiLock:
+        """As :meth:`all`, for asyncio: ``async with three.aall("deploy"):``. The owner is the task that acquires,
+        unless somebody says otherwise."""
+        return AsyncMultiLock(self._core, list(names), False, self.all(*names, **options)._options)
+
+    def aquorum(self, name: str, **options: Any) -> AsyncMultiLock:
+        """As :meth:`quorum`, for asyncio."""
+        lock = self.aall(name, **options)
         lock._quorum = True
         return lock
