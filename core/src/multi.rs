@@ -128,7 +128,8 @@ impl Repositories {
     }
 
     /// Begins a request for the lock in a majority of the repositories, whichever are there, and in the others
-    /// when they are. The guard's [token](MultiGuard::token) is above that of every earlier majority.
+    /// when they are. The guard's [token](MultiGuard::token) is above that of every earlier majority. One that is
+    /// away isn't waited for; one in which somebody holds the lock is, in an order that is everybody's.
     ///
     /// Each is a session of its own unless it names an owner, so that a circle of those who wait for each
     /// other's majorities isn't found: give a wait where that can be.

@@ -179,8 +179,8 @@ class Repositories:
         return MultiLock(self._core, list(names), False, options)
 
     def quorum(self, name: str, **options: Any) -> MultiLock:
-        """A lock in a majority of the repositories, whichever can be used, and in the others when they can. The
-        options are those of :meth:`all`."""
+        """A lock in a majority of the repositories, whichever can be used, and in the others when they can. One
+        that is away isn't waited for; one in which somebody holds the lock is. The options are those of :meth:`all`."""
         lock = self.all(name, **options)
         lock._quorum = True
         return lock

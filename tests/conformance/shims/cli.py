@@ -18,7 +18,7 @@ from wire import decode, say
 GIT_LOCK = sys.argv[1]
 OPERATIONS = (
     "open close acquire try start cancel look extend release token-of wanted watch handle detach handle-of "
-    "resume extend-handle release-handle status update-refs push verify list graph log break clean doctor sync"
+    "resume extend-handle release-handle status update-refs push verify list graph log break clean doctor sync everywhere quorum let-go"
 )
 #: What a run's command prints once it holds the lock; it ends with its input.
 HOLD = 'echo "$GIT_LOCK_TOKEN $GIT_LOCK_HANDLE"; exec cat >/dev/null'
@@ -76,6 +76,19 @@ class Shim:
             command = self.command("run", *words, "--", fields["name"], "sh", "-c", HOLD)
         return Tenure(self, fields["name"], command, wait_as, more=more)
 
+    def several(self, verb, fields):
+        """Holds a lock in several repositories, as only `git lock run` does."""
+        words = [word for place in fields["places"].split(",") for word in ("--remote", place)] + ["run"]
+        words += ["--quorum"] if verb == "quorum" else []
+        # Not to wait is a word of its own.
+        flags = {key: flag for key, flag in FLAGS.items() if key in fields and fields[key] != "0"}
+        words += [word for key, flag in flags.items() for word in (flag, as_time(key, fields[key]))]
+        words += [f"--{key}" for key, given in (("no-wait", fields.get("wait") == "0"), ("shared", "shared" in fields)) if given]
+        words += [word for name in fields.get("also", "").split(",") if name for word in ("--also", name)]
+        tenure = Tenure(self, fields["name"], [GIT_LOCK, "--json", *words, "--", fields["name"], "sh", "-c", HOLD])
+        self.held[fields.get("as", fields["name"])] = tenure
+        return tenure.taken_in_several()
+
     def take(self, tenure, name):
         told = tenure.taken()
         self.held[name] = tenure
@@ -120,7 +133,9 @@ class Shim:
                 return held.look()
             case "extend":
                 self.run("extend", *ttl, held.handle)
-            case "release":
+            case "everywhere" | "quorum":
+                return self.several(verb, fields)
+            case "release" | "let-go":
                 held.release()
             case "watch":
                 held.watch(fields["guard"])
@@ -238,6 +253,14 @@ class Tenure:
             raise self.failure()
         self.token, self.handle, self.runs = int(line.split()[0]), line.split()[1], True
         return {key: value for key, value in self.look().items() if key in ("id", "token", "mode", "slot")}
+
+    def taken_in_several(self):
+        """Waits until it is held: there is no handle then."""
+        line = self.process.stdout.readline().strip()
+        if not line:
+            raise self.failure()
+        self.token, self.runs = int(line), True
+        return {"token": self.token}
 
     def look(self):
         """The tenure as the status shows it, found by its token or, if that is unknown, because it is alone."""

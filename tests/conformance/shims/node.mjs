@@ -10,7 +10,8 @@ const gitlock = createRequire(import.meta.url)(process.argv[2]);
 
 const OPERATIONS =
   'open close acquire try start cancel look extend release upgrade start-upgrade downgrade token-of wanted heed watch ' +
-  'handle detach handle-of resume extend-handle release-handle update-refs push verify status list graph log break clean doctor sync';
+  'handle detach handle-of resume extend-handle release-handle update-refs push verify status list graph log break clean doctor sync ' +
+  'everywhere quorum let-go';
 
 const NUMBERS = ['ttl', 'wait', 'priority', 'slots'];
 const decode = (value) => value.replace(/%([0-9A-F]{2})/gi, (_, hex) => String.fromCharCode(parseInt(hex, 16)));
@@ -60,6 +61,17 @@ async function take(fields, more) {
   const who = 'owner' in fields || 'within' in fields ? locks : session;
   if (!('also' in fields)) return keep(fields, await who.acquire(fields.name, options));
   return keep(fields, await who.acquireAll([fields.name, ...fields.also.split(',')], options));
+}
+
+async function takeSeveral(verb, fields) {
+  const places = fields.places.split(',').map((cwd) => gitlock.LockManager.open({ cwd }));
+  const repositories = new gitlock.Repositories(await Promise.all(places));
+  const options = { reason: fields.reason, owner: fields.owner, shared: 'shared' in fields };
+  for (const key of ['ttl', 'wait', 'priority']) if (key in fields) options[key] = Number(fields[key]);
+  const names = [fields.name, ...(fields.also?.split(',') ?? [])];
+  const lock = await (verb === 'quorum' ? repositories.quorum(fields.name, options) : repositories.all(names, options));
+  held.set(fields.as ?? fields.name, lock);
+  return { token: lock.token };
 }
 
 function keep(fields, lock) {
@@ -120,7 +132,11 @@ async function answer(verb, fields) {
     case 'extend':
       await lock.extend(number(fields, 'ttl'));
       return {};
+    case 'everywhere':
+    case 'quorum':
+      return takeSeveral(verb, fields);
     case 'release':
+    case 'let-go':
       await lock.release();
       return {};
     case 'upgrade':

@@ -57,6 +57,20 @@ class Shim:
         self.held[fields.get("as", lock.name)] = lock
         return described(lock, "shared" in fields)
 
+    def several(self, verb, fields):
+        """The lock in several repositories that is asked for."""
+        places = [gitlock.LockManager(place) for place in fields["places"].split(",")]
+        given = {key: fields[key] for key in ("reason", "owner") if key in fields}
+        given |= {"ttl": int(fields["ttl"]) / 1000} if "ttl" in fields else {}
+        given |= {"priority": int(fields["priority"])} if "priority" in fields else {}
+        names = [fields["name"], *(fields["also"].split(",") if "also" in fields else [])]
+        make = getattr(gitlock.Repositories(places), self.IN_SEVERAL[verb])
+        return make(*names, timeout=wait_of(fields, None), shared="shared" in fields, **given)
+
+    def keep_several(self, fields, lock):
+        self.held[fields.get("as", fields["name"])] = lock
+        return {"token": lock.token}
+
     def progress(self, about):
         return lambda ahead, status: say("event", kind="waiting", about=about, ahead=ahead)
 
@@ -154,6 +168,8 @@ def changes(fields):
 class Blocking(Shim):
     """Threads. A lock is entered, as ``with`` enters it: ``acquire`` answers with a bool instead of an error."""
 
+    IN_SEVERAL = {"everywhere": "all", "quorum": "quorum"}
+
     def make(self, name, **options):
         return self.manager.lock(name, **options)
 
@@ -197,7 +213,11 @@ class Blocking(Shim):
                 return self.take({**fields, "wait": "0"})
             case "start":
                 self.start(fields)
-            case "release":
+            case "everywhere" | "quorum":
+                lock = self.several(verb, fields)
+                lock.__enter__()
+                return self.keep_several(fields, lock)
+            case "release" | "let-go":
                 self.held[fields["guard"]].release()
             case "upgrade":
                 self.held[fields["guard"]].upgrade(wait_of(fields, -1))
@@ -210,6 +230,8 @@ class Blocking(Shim):
 
 class Asyncio(Shim):
     """One loop. A wait is a task."""
+
+    IN_SEVERAL = {"everywhere": "aall", "quorum": "aquorum"}
 
     def make(self, name, **options):
         return self.manager.alock(name, **options)
@@ -261,6 +283,12 @@ class Asyncio(Shim):
                 pushed = self.held[fields["guard"]].push(*refspecs(fields))
                 if pushed is not None:
                     await pushed
+            case "everywhere" | "quorum":
+                lock = self.several(verb, fields)
+                await lock.__aenter__()
+                return self.keep_several(fields, lock)
+            case "let-go":
+                await self.held[fields["guard"]].release()
             case "release":
                 # What was resumed is a lock for threads.
                 ended = self.held[fields["guard"]].release()
@@ -278,7 +306,7 @@ class Asyncio(Shim):
 OPERATIONS = (
     "open close acquire try start cancel look extend release upgrade start-upgrade downgrade "
     "token-of wanted heed watch handle detach fork handle-of resume extend-handle release-handle "
-    "status update-refs push verify list graph log break clean doctor sync"
+    "status update-refs push verify list graph log break clean doctor sync everywhere quorum let-go"
 )
 
 

@@ -12,13 +12,13 @@ use std::{
 };
 
 use gitlock::{
-    CancelToken, Error, ErrorCode, LockGuard, LockHandle, LockManager, LockRequest, Options, PushSpec, RefUpdate,
-    Result, SyncStrategy, Waiting, json,
+    CancelToken, Error, ErrorCode, LockGuard, LockHandle, LockManager, LockRequest, MultiGuard, Options, PushSpec,
+    RefUpdate, Repositories, Result, SyncStrategy, Waiting, json,
 };
 
 const OPERATIONS: &str = "open close acquire try start cancel look extend release upgrade start-upgrade downgrade \
     token-of wanted heed watch handle detach fork handle-of resume extend-handle release-handle status update-refs push \
-    verify list graph log break clean doctor sync";
+    verify list graph log break clean doctor sync everywhere quorum let-go";
 
 type Fields = BTreeMap<String, String>;
 type Told = Vec<(&'static str, String)>;
@@ -67,16 +67,26 @@ struct Shim {
     manager: Option<LockManager>,
     guards: Guards,
     waits: HashMap<String, Wait>,
+    /// Those in several repositories.
+    several: HashMap<String, MultiGuard>,
 }
 
 fn millis(fields: &Fields, key: &str) -> Option<Duration> {
     fields.get(key).and_then(|value| value.parse().ok()).map(Duration::from_millis)
 }
 
-fn request<'a>(manager: &'a LockManager, fields: &Fields) -> LockRequest<'a> {
+fn names(fields: &Fields) -> Vec<&str> {
     let also = fields.get("also").into_iter().flat_map(|also| also.split(','));
-    let names: Vec<&str> = std::iter::once(&*fields["name"]).chain(also).collect();
-    let mut request = if let [name] = names[..] { manager.lock(name) } else { manager.lock_all(&names) };
+    std::iter::once(&*fields["name"]).chain(also).collect()
+}
+
+fn request<'a>(manager: &'a LockManager, fields: &Fields) -> LockRequest<'a> {
+    let names = names(fields);
+    let request = if let [name] = names[..] { manager.lock(name) } else { manager.lock_all(&names) };
+    with_options(request, fields)
+}
+
+fn with_options<'a>(mut request: LockRequest<'a>, fields: &Fields) -> LockRequest<'a> {
     for (key, value) in fields {
         request = match &**key {
             "shared" => request.shared(),
@@ -95,6 +105,21 @@ fn request<'a>(manager: &'a LockManager, fields: &Fields) -> LockRequest<'a> {
         };
     }
     request
+}
+
+/// Acquires in several repositories, on the path that was chosen.
+fn take_several(verb: &str, fields: &Fields, starts: bool) -> Result<MultiGuard> {
+    let managers = fields["places"].split(',').map(LockManager::open).collect::<Result<Vec<_>>>()?;
+    let repositories = Repositories::new(managers)?;
+    let request =
+        if verb == "quorum" { repositories.quorum(&fields["name"]) } else { repositories.all(&names(fields)) };
+    let request = request.with(|each| with_options(each, fields));
+    if !starts {
+        return request.acquire();
+    }
+    let (sender, done) = mpsc::channel();
+    request.start(move |result| _ = sender.send(result))?;
+    done.recv().unwrap_or_else(|_| Err(Error::new(ErrorCode::Internal, "`done` was never called")))
 }
 
 /// Acquires on the path that was chosen.
@@ -215,6 +240,12 @@ impl Shim {
                     [described(guard), vec![("lost", lost), ("remaining", remaining)]].concat()
                 });
             }
+            "everywhere" | "quorum" => {
+                let guard = take_several(verb, fields, self.starts)?;
+                told.push(("token", guard.token().to_string()));
+                self.several.insert(get("as").unwrap_or(&fields["name"]).to_owned(), guard);
+            }
+            "let-go" => self.several[&fields["guard"]].release()?,
             "extend" => self.with(fields, |guard| guard.extend(millis(fields, "ttl")))?,
             "release" => self.remove(fields).release()?,
             "upgrade" => self.with(fields, |guard| guard.upgrade(millis(fields, "wait"), None))?,
@@ -311,7 +342,8 @@ fn answer(number: &str, result: Result<Told>) {
 
 fn main() {
     let starts = std::env::args().nth(1).as_deref() == Some("start");
-    let mut shim = Shim { starts, manager: None, guards: Guards::default(), waits: HashMap::new() };
+    let mut shim =
+        Shim { starts, manager: None, guards: Guards::default(), waits: HashMap::new(), several: HashMap::new() };
     for line in std::io::stdin().lock().lines().map_while(std::io::Result::ok) {
         let mut words = line.split('\t');
         let verb = words.next().unwrap_or_default();

@@ -15,7 +15,7 @@
 static const char *const OPERATIONS =
     "open close acquire try start cancel look extend release upgrade start-upgrade downgrade "
     "token-of wanted heed watch handle detach fork handle-of resume extend-handle release-handle "
-    "status update-refs push verify list graph log break clean doctor sync";
+    "status update-refs push verify list graph log break clean doctor sync everywhere quorum let-go";
 
 /* ------------------------------------------------------------------ lines */
 
@@ -187,6 +187,56 @@ static int32_t acquire_start(const struct fields *fields, const gitlock_acquire_
   return gitlock_acquire_all_start(manager, names, count, options, done, data, waiting);
 }
 
+#define MOST_PLACES 8
+
+static struct kept_in_several {
+  char *name;
+  gitlock_multi_guard *guard;
+} several[MOST];
+
+static gitlock_multi_guard **find_in_several(const char *name) {
+  size_t at = 0;
+  while (several[at].name != NULL && strcmp(several[at].name, name) != 0) at++;
+  if (several[at].name == NULL) several[at].name = strdup(name);
+  return &several[at].guard;
+}
+
+/* Opens the repositories of `places`, separated by commas. */
+static int32_t open_several(const struct fields *fields, gitlock_repositories **repositories) {
+  gitlock_manager *managers[MOST_PLACES];
+  const gitlock_manager *given[MOST_PLACES];
+  size_t count = 0;
+  int32_t code = GITLOCK_OK;
+  char *rest = NULL, *places = strdup(get(fields, "places"));
+  for (char *place = strtok_r(places, ",", &rest); place != NULL; place = strtok_r(NULL, ",", &rest)) {
+    if ((code = gitlock_open(place, NULL, &managers[count])) != GITLOCK_OK) break;
+    given[count] = managers[count], count++;
+  }
+  if (code == GITLOCK_OK) code = gitlock_repositories_open(given, count, repositories);
+  while (count > 0) gitlock_manager_free(managers[--count]);
+  free(places);
+  return code;
+}
+
+static int32_t take_several(char **line, const char *verb, const struct fields *fields) {
+  const char *names[MOST];
+  gitlock_repositories *repositories = NULL;
+  gitlock_multi_guard *guard = NULL;
+  gitlock_acquire_options options = acquire_options(fields);
+  int32_t code = open_several(fields, &repositories);
+  if (code == GITLOCK_OK && strcmp(verb, "quorum") == 0)
+    code = gitlock_repositories_acquire_quorum(repositories, get(fields, "name"), &options, &guard);
+  else if (code == GITLOCK_OK)
+    code = gitlock_repositories_acquire_all(repositories, names, names_of(fields, names), &options, &guard);
+  gitlock_repositories_free(repositories);
+  if (code != GITLOCK_OK) return code;
+  add_number(line, "token", gitlock_multi_guard_token(guard));
+  gitlock_multi_guard **kept = find_in_several(get(fields, get(fields, "as") != NULL ? "as" : "name"));
+  gitlock_multi_guard_free(*kept);
+  *kept = guard;
+  return code;
+}
+
 struct rendezvous {
   pthread_mutex_t mutex;
   pthread_cond_t there;
@@ -331,6 +381,9 @@ static int32_t carry_out(const char *verb, const struct fields *fields, char **l
   else if (strcmp(verb, "close") == 0) gitlock_manager_free(manager), manager = NULL;
   else if (strcmp(verb, "acquire") == 0) return take(line, fields, 0);
   else if (strcmp(verb, "try") == 0) return take(line, fields, 1);
+  else if (strcmp(verb, "everywhere") == 0 || strcmp(verb, "quorum") == 0) code = take_several(line, verb, fields);
+  else if (strcmp(verb, "let-go") == 0)
+    code = gitlock_multi_guard_release(*find_in_several(get(fields, "guard")));
   else if (strcmp(verb, "start") == 0) code = start(fields, NULL);
   else if (strcmp(verb, "start-upgrade") == 0) code = start(fields, guard);
   else if (strcmp(verb, "upgrade") == 0)
@@ -423,7 +476,7 @@ int main(int count, char **arguments) {
     else if (fork() == 0) answer("extend", &fields), _exit(0);
     else wait(NULL);
   }
-  for (size_t at = 0; at < MOST; at++) gitlock_guard_free(guards[at].guard);
+  for (size_t at = 0; at < MOST; at++) gitlock_guard_free(guards[at].guard), gitlock_multi_guard_free(several[at].guard);
   gitlock_manager_free(manager);
   free(line);
   return 0;

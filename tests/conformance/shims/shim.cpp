@@ -14,7 +14,7 @@ namespace {
 
 const char *const operations = "open close acquire try start cancel look extend release upgrade start-upgrade downgrade "
                                "token-of wanted heed watch handle detach fork handle-of resume extend-handle "
-                               "release-handle status update-refs push verify list graph log break clean doctor sync";
+                               "release-handle status update-refs push verify list graph log break clean doctor sync everywhere quorum let-go";
 
 using fields = std::map<std::string, std::string>;
 using gitlock::milliseconds;
@@ -111,6 +111,7 @@ struct shim {
   std::optional<gitlock::manager> manager;
   std::mutex mutex;
   std::map<std::string, gitlock::guard> guards;
+  std::map<std::string, gitlock::multi_guard> several;
   std::map<std::string, gitlock::cancel_token> waits;
 
   gitlock::guard &guard(const fields &given) {
@@ -123,6 +124,19 @@ struct shim {
     told.add(guard);
     auto name = get(given, "as").value_or(guard.name());
     guards[name] = std::move(guard);
+  }
+
+  void take_several(const std::string &verb, const fields &given, line &told) {
+    std::vector<gitlock::manager> managers;
+    std::istringstream places(given.at("places"));
+    for (std::string place; std::getline(places, place, ',');) managers.emplace_back(place);
+    std::vector<const gitlock::manager *> all;
+    for (const auto &manager : managers) all.push_back(&manager);
+    const gitlock::repositories repositories(all);
+    auto taken = verb == "quorum" ? repositories.quorum(given.at("name"), options_of(given))
+                                  : repositories.all(names_of(given), options_of(given));
+    told.add("token", std::to_string(taken.token()));
+    several[get(given, "as").value_or(given.at("name"))] = std::move(taken);
   }
 
   /** Waits on a thread of its own, and tells when that is over. */
@@ -189,7 +203,9 @@ struct shim {
           names.size() == 1 ? manager->acquire(name, options, code) : manager->acquire_all(names, options, code);
       if (code) gitlock::detail::raise(code.value());
       keep(told, given, std::move(taken));
-    } else if (verb == "start") start(given);
+    } else if (verb == "everywhere" || verb == "quorum") take_several(verb, given, told);
+    else if (verb == "let-go") several.at(given.at("guard")).release();
+    else if (verb == "start") start(given);
     else if (verb == "cancel") waits.at(given.at("wait_as")).cancel();
     else if (verb == "look") {
       auto &held = guard(given);
@@ -276,6 +292,7 @@ int main() {
     else wait(nullptr);
   }
   here.guards.clear();
+  here.several.clear();
   here.manager.reset();
   std::cout.flush();
   _exit(0); // without ending what detached threads use

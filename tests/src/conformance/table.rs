@@ -34,6 +34,8 @@ macro_rules! acquire_options {
         ]
     };
 }
+/// What one in several repositories takes.
+const SEVERAL: &[&str] = &["as", "also", "shared", "ttl", "wait", "priority", "reason", "owner"];
 const TRY: &[&str] = acquire_options!();
 const ACQUIRE: &[&str] = acquire_options!("wait");
 
@@ -73,6 +75,9 @@ pub(super) const OPERATIONS: &[Operation] = &[
     ask("clean", &[], &["grace"]),
     ask("doctor", &[], &["fix"]),
     ask("sync", &["there"], &["strategy"]),
+    ask("everywhere", &["places", "name"], SEVERAL),
+    ask("quorum", &["places", "name"], SEVERAL),
+    ask("let-go", &["guard"], &[]),
     hear("await", "ended"),
     hear("progress", "waiting"),
     hear("lost", "lost"),
