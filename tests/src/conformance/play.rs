@@ -18,7 +18,7 @@ use super::{
     role::Role,
     scenario::{Action, Limit, Scenario, Step},
     site::{Ground, Site},
-    table::{Operation, Programs, Surface},
+    table::{Operation, Programs, Surface, TIMES},
     tool,
     wire::Line,
     words,
@@ -161,7 +161,7 @@ impl Stage<'_> {
             Action::Stop(role) => self.signal(*role, Signal::STOP),
             Action::Continue(role) => self.signal(*role, Signal::CONT),
             Action::Sleep(time) => {
-                SystemClock.pause(Duration::from_millis(*time));
+                SystemClock.pause(Duration::from_millis(self.ground.paced(*time)));
                 Ok(nothing())
             }
         }
@@ -177,7 +177,10 @@ impl Stage<'_> {
     }
 
     fn ask(&mut self, letter: char, operation: &Operation, fields: &[(String, String)]) -> Result<Answer, String> {
-        let (surface, fields) = (self.surface(letter), self.filled(fields)?);
+        let (surface, mut fields) = (self.surface(letter), self.filled(fields)?);
+        for (_, value) in fields.iter_mut().filter(|(key, _)| TIMES.contains(&&**key)) {
+            *value = value.parse().map_or_else(|_| value.clone(), |time| self.ground.paced(time).to_string());
+        }
         let path = self.ground.opened.path().display();
         let remote = self.ground.remote();
         let role = match self.roles.remove(&letter) {
@@ -203,7 +206,6 @@ impl Stage<'_> {
         let line = match operation.event {
             Some(kind) => role.link.event(kind, fields.first().map_or("", |(_, about)| about))?,
             None => {
-                let mut fields = fields;
                 if operation.name == "open" && !fields.iter().any(|(key, _)| key == "path") {
                     fields.push(("path".to_owned(), path.to_string()));
                 }

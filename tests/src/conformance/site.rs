@@ -8,7 +8,7 @@ use std::{
 
 use crate::{
     git::{Repo, run_git},
-    servers::Endpoint,
+    servers::{Endpoint, Kind},
 };
 
 /// Where runs get their repositories.
@@ -26,8 +26,14 @@ pub(super) enum Site {
     },
 }
 
+/// What counts as short, in milliseconds: leases that are to end soon, and sleeps that let them.
+const SHORT: u64 = 5_000;
+
 /// The repositories of one run.
 pub(super) struct Ground {
+    /// How many times as long a short time has to be: where each question is a connection of its own through `ssh`, a
+    /// lease of half a second is over before it can be renewed.
+    pace: u64,
     /// The one that is opened.
     pub(super) opened: Repo,
     /// The one at the server, and its URL.
@@ -42,6 +48,7 @@ impl Site {
     /// Fresh repositories with one commit.
     pub(super) fn ground(&self) -> Ground {
         let opened = Repo::new();
+        let slow = matches!(self, Site::There { endpoint, .. } if endpoint.kind == Kind::Ssh);
         let server = match self {
             Site::Here => None,
             Site::There { endpoint, folder, runs } => {
@@ -54,11 +61,16 @@ impl Site {
                 Some((path, endpoint.url(&format!("{name}/.git"))))
             }
         };
-        Ground { opened, server }
+        Ground { pace: if slow { 4 } else { 1 }, opened, server }
     }
 }
 
 impl Ground {
+    /// How long this many milliseconds of a scenario are here.
+    pub(super) fn paced(&self, time: u64) -> u64 {
+        if time < SHORT { time * self.pace } else { time }
+    }
+
     /// The repository that the locks are in.
     pub(super) fn locks(&self) -> &Path {
         self.server.as_ref().map_or(self.opened.path(), |(path, _)| path)
