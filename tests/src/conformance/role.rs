@@ -22,6 +22,9 @@ use super::{
 /// How long a shim may take to end after it was told to.
 const ENDS_WITHIN: u64 = 20_000;
 
+/// How long what a killed shim had started may take to die.
+const DIES_WITHIN: u64 = 5_000;
+
 /// A shim at work.
 pub(super) struct Role {
     pub(super) link: Link,
@@ -101,11 +104,16 @@ impl Role {
         }
     }
 
-    /// Kills it, and waits until it is gone.
+    /// Kills it and all that it has started, and waits until they are gone.
     pub(super) fn kill(mut self) {
         if let Some(mut process) = self.process.take() {
             process.signal(Signal::KILL);
             let _ = process.child.wait();
+            // One that is still dying counts as alive, and may be granted what is free.
+            let until = SystemClock.boot_ms() + DIES_WITHIN;
+            while process.has_any() && SystemClock.boot_ms() < until {
+                SystemClock.pause(Duration::from_millis(1));
+            }
         }
     }
 
@@ -128,10 +136,22 @@ impl Role {
 }
 
 impl Process {
+    /// Sends it to all of its group.
     fn signal(&self, signal: Signal) {
         if let Some(group) = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw) {
             let _ = kill_process_group(group, signal);
         }
+    }
+
+    /// Whether any of them lives. One that nobody has reaped yet doesn't.
+    fn has_any(&self) -> bool {
+        let group = self.child.id().to_string();
+        let all = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+        all.filter_map(|entry| std::fs::read_to_string(entry.path().join("stat")).ok()).any(|stat| {
+            // After the program's name, which may contain anything: state, parent, group.
+            let mut words = stat.rsplit(')').next().unwrap_or_default().split_whitespace();
+            !matches!(words.next(), Some("Z" | "X")) && words.nth(1) == Some(&group)
+        })
     }
 
     fn heard(&self) -> String {
