@@ -660,12 +660,15 @@ def test_the_interpreter_ends_while_calls_are_on_their_way(repository):
         assert (ending.communicate()[1], ending.returncode) == ("", 0)
 
 
-def test_several_repositories_and_a_majority_of_them(tmp_path):
-    managers = []
-    for number in range(3):
-        path = tmp_path / f"of-three-{number}"
+def managers_of_three(folder):
+    paths = [folder / f"of-three-{number}" for number in range(3)]
+    for path in paths:
         subprocess.run(["git", "init", "-q", "--bare", str(path)], check=True)
-        managers.append(gitlock.LockManager(path))
+    return [gitlock.LockManager(path) for path in paths]
+
+
+def test_several_repositories_and_a_majority_of_them(tmp_path):
+    managers = managers_of_three(tmp_path)
     with pytest.raises(gitlock.InvalidArgument):
         gitlock.Repositories([managers[0], managers[0]])
     three = gitlock.Repositories(managers)
@@ -704,11 +707,7 @@ def test_several_repositories_and_a_majority_of_them(tmp_path):
 
 
 def test_asyncio_in_several_repositories(tmp_path):
-    managers = []
-    for number in range(3):
-        path = tmp_path / f"of-three-{number}"
-        subprocess.run(["git", "init", "-q", "--bare", str(path)], check=True)
-        managers.append(gitlock.LockManager(path))
+    managers = managers_of_three(tmp_path)
     three = gitlock.Repositories(managers)
     free = lambda: not any(manager.status("deploy")["held"] for manager in managers)
 
