@@ -271,8 +271,9 @@ export declare class Repositories {
   all(names: string | string[], options?: MultiOptions): Promise<MultiLock>;
 
   /**
-   * Acquires a lock in a majority of the repositories, whichever can be used, and in the others when they can. Rejects
-   * as {@link LockManager.acquire} does, and with {@link RepositoryError} if too few can be used.
+   * Acquires a lock in a majority of the repositories, whichever can be used, and in the others when they can. One that
+   * is away isn't waited for; one in which somebody holds the lock is. Rejects as {@link LockManager.acquire} does, and
+   * with {@link RepositoryError} if too few can be used.
    */
   quorum(name: string, options?: MultiOptions): Promise<MultiLock>;
 

@@ -733,8 +733,8 @@ int32_t gitlock_repositories_acquire_all(const gitlock_repositories *repositorie
 
 /**
  * Acquires a lock in a majority of the repositories, whichever can be used, and in the others when they
- * can. `options` may be NULL; their wait is for all together. As `gitlock_acquire`, and GITLOCK_IO if too few
- * of the repositories can be used.
+ * can. One that is away isn't waited for; one in which somebody holds the lock is. `options` may be NULL; their
+ * wait is for all together. As `gitlock_acquire`, and GITLOCK_IO if too few of the repositories can be used.
  */
 int32_t gitlock_repositories_acquire_quorum(const gitlock_repositories *repositories,
                                             const char *name,

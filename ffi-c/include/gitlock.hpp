@@ -518,7 +518,8 @@ public:
   multi_guard all(const std::vector<std::string> &names, const acquire_options &with, std::error_code &code) const {
     return all(names, with, &code);
   }
-  /** Acquires a lock in a majority of the repositories, whichever can be used. */
+  /** Acquires a lock in a majority of the repositories, whichever can be used. One that is away isn't waited for; one in
+   * which somebody holds the lock is. */
   multi_guard quorum(const std::string &name, const acquire_options &with = {}) const {
     return quorum(name, with, nullptr);
   }

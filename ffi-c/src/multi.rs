@@ -90,8 +90,8 @@ pub unsafe extern "C" fn gitlock_repositories_acquire_all(
 }
 
 /// Acquires a lock in a majority of the repositories, whichever can be used, and in the others when they
-/// can. `options` may be NULL; their wait is for all together. As `gitlock_acquire`, and GITLOCK_IO if too few
-/// of the repositories can be used.
+/// can. One that is away isn't waited for; one in which somebody holds the lock is. `options` may be NULL; their
+/// wait is for all together. As `gitlock_acquire`, and GITLOCK_IO if too few of the repositories can be used.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn gitlock_repositories_acquire_quorum(
     repositories: *const gitlock_repositories,
