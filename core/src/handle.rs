@@ -5,6 +5,7 @@ use std::{fmt, str::FromStr};
 use crate::{
     error::{Error, Result},
     error_code::ErrorCode,
+    hex,
     lock::decide::Tenure,
     name::LockName,
 };
@@ -77,12 +78,12 @@ impl LockHandle {
 
 impl fmt::Display for LockHandle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let hex: String = self.proof.bytes().map(|byte| format!("{byte:02x}")).collect();
+        let proof = hex::text(self.proof.as_bytes());
         let id = self.id.as_deref().unwrap_or_default();
         let token = self.token.map(|token| token.to_string()).unwrap_or_default();
         // A comma in a name is encoded.
         let names: Vec<&str> = self.names.iter().map(LockName::encoded).collect();
-        write!(f, "{PREFIX}{}:{id}:{token}:{hex}", names.join(","))
+        write!(f, "{PREFIX}{}:{id}:{token}:{proof}", names.join(","))
     }
 }
 

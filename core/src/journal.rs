@@ -93,11 +93,7 @@ pub(crate) fn drafts(name: &LockName, batch: Batch<'_>, parent: Parent, depth: u
     let ids = batch.ids();
     let commit = |(at, entry): (usize, &Ended)| {
         let mut message = format!("{name}: {}\n\n", entry.cause.as_str());
-        let mut trailer = |key: &str, value: &dyn std::fmt::Display| {
-            // A value that could end its line could say anything about the lock.
-            let value: String = value.to_string().chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
-            let _ = writeln!(message, "{key}: {}", value.trim());
-        };
+        let mut trailer = |key: &str, value: &dyn std::fmt::Display| trailer(&mut message, key, value);
         let mut author =
             Signature { name: "unknown".to_owned(), email: "unknown".to_owned(), seconds: entry.at / 1_000 };
         if let Some(holder) = &entry.holder {
@@ -145,6 +141,19 @@ pub(crate) fn drafts(name: &LockName, batch: Batch<'_>, parent: Parent, depth: u
         }
     };
     entries.iter().enumerate().map(commit).collect()
+}
+
+fn trailer(message: &mut String, key: &str, value: &dyn std::fmt::Display) {
+    let _ = write!(message, "{key}: ");
+    let start = message.len();
+    let _ = write!(message, "{value}");
+    let value = &message[start..];
+    // A value that could end its line could say anything about the lock.
+    if value.contains(char::is_control) || value.trim().len() != value.len() {
+        let harmless = value.replace(char::is_control, " ");
+        message.replace_range(start.., harmless.trim());
+    }
+    message.push('\n');
 }
 
 /// The same commit for another place in the chain.

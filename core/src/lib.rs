@@ -53,6 +53,7 @@ pub mod sync;
 
 mod cancel;
 mod fork;
+mod hex;
 
 pub use cancel::CancelToken;
 pub use error::{Error, Result};

@@ -1,9 +1,15 @@
 //! Who this process is, and whether another is still there.
 
-use std::sync::OnceLock;
+use std::{
+    cell::RefCell,
+    sync::{
+        OnceLock,
+        atomic::{AtomicU64, Ordering},
+    },
+};
 
 use crate::{
-    clock,
+    clock, fork,
     lock::{Bound, Claim, Liveness, ProcessStamp},
 };
 
@@ -15,7 +21,30 @@ pub fn hostname() -> &'static str {
 
 /// This process's id.
 pub fn pid() -> u32 {
-    std::process::id()
+    identity(|this| this.pid)
+}
+
+/// What every lock says of this process and thread, and what asks the system.
+struct Identity {
+    /// Of the process that it was read in: a forked child is another.
+    generation: u64,
+    pid: u32,
+    stamp: ProcessStamp,
+    owner: String,
+}
+
+/// Reads it once per thread and process: no lock, so that a fork can't leave one held.
+fn identity<T>(read: impl FnOnce(&Identity) -> T) -> T {
+    thread_local! { static IDENTITY: RefCell<Option<Identity>> = const { RefCell::new(None) } }
+    let generation = fork::generation();
+    IDENTITY.with_borrow_mut(|cached| match cached {
+        Some(this) if this.generation == generation => read(this),
+        _ => {
+            let (pid, stamp) = (std::process::id(), stamp());
+            let owner = format!("{}/{pid}.{}/{}", hostname(), stamp.start.unwrap_or_default(), thread_number());
+            read(cached.insert(Identity { generation, pid, stamp, owner }))
+        }
+    })
 }
 
 /// What tells this process from every other, now and later.
@@ -23,7 +52,7 @@ pub fn stamp() -> ProcessStamp {
     ProcessStamp {
         boot: clock::boot_id().to_string(),
         pidns: pid_namespace(),
-        start: system::status(pid()).map(|status| status.start),
+        start: system::status(std::process::id()).map(|status| status.start),
         group: None,
         extra: Default::default(),
     }
@@ -44,7 +73,7 @@ pub fn liveness(claim: &Claim) -> Liveness {
     if *process.boot != *clock::boot_id() || process.pidns != pid_namespace() || claim.pid == 0 {
         return Liveness::Unknown;
     }
-    if claim.pid == pid() && process.start == stamp_cached().start {
+    if identity(|this| this.pid == claim.pid && this.stamp.start == process.start) {
         return Liveness::Alive; // asked without a system call, on the path of every release
     }
     match (pid_liveness(claim.pid, process.start), process.group) {
@@ -166,34 +195,22 @@ mod system {
     }
 }
 
+/// A number that no other thread of this process has had.
+fn thread_number() -> u64 {
+    static THREADS: AtomicU64 = AtomicU64::new(1);
+    thread_local! { static THREAD: u64 = THREADS.fetch_add(1, Ordering::Relaxed) }
+    THREAD.with(|thread| *thread)
+}
+
 /// The owner of this thread's locks unless the caller names another: the host, the process, a
 /// number that no other process of this host has had, and the thread.
 pub fn thread_owner() -> String {
-    use std::{
-        cell::Cell,
-        sync::atomic::{AtomicU64, Ordering},
-    };
-    static THREADS: AtomicU64 = AtomicU64::new(1);
-    thread_local! { static THREAD: Cell<u64> = const { Cell::new(0) } }
-    let thread = THREAD.with(|thread| {
-        if thread.get() == 0 {
-            thread.set(THREADS.fetch_add(1, Ordering::Relaxed));
-        }
-        thread.get()
-    });
-    let start = stamp_cached().start.unwrap_or_default();
-    format!("{}/{}.{start}/{thread}", hostname(), pid())
+    identity(|this| this.owner.clone())
 }
 
-/// [`stamp`], read once per thread and process: no lock, so that a fork can't leave one held.
+/// [`stamp`], without asking the system.
 pub fn stamp_cached() -> ProcessStamp {
-    use std::cell::RefCell;
-    thread_local! { static STAMP: RefCell<Option<(u32, ProcessStamp)>> = const { RefCell::new(None) } }
-    let pid = pid();
-    STAMP.with_borrow_mut(|cached| match cached {
-        Some((of, stamp)) if *of == pid => stamp.clone(),
-        _ => cached.insert((pid, stamp())).1.clone(),
-    })
+    identity(|this| this.stamp.clone())
 }
 
 #[cfg(test)]

@@ -48,6 +48,7 @@ pub const ALL: &[Behaviour] = &[
     ("several_edits", several_edits),
     ("several_deletes", several_deletes),
     ("edits_show_in_their_order", edits_show_in_their_order),
+    ("beside_what_is_unmoved", beside_what_is_unmoved),
     ("one_winner", one_winner),
     ("objects", objects),
     ("commits", commits),
@@ -272,6 +273,28 @@ fn unreachable(object: &Object) -> ! {
 }
 
 /// Of several transactions with the same expected value, one commits.
+/// A store looks at what is to be unmoved, or says that it didn't.
+fn beside_what_is_unmoved(subject: &Subject<'_>) {
+    let (store, lock, journal) = (subject.store, name("beside-lock"), name("beside-journal"));
+    let id = put(store, &journal, None, blob("beside 1"));
+    let create = [edit(&lock, None, Some(blob("beside 2")))];
+    let beside = |unmoved: Oid| {
+        let unmoved = [(journal.clone(), unmoved)];
+        store.transact_beside(&create, &unmoved, Some(Duration::from_secs(10))).expect("a transaction")
+    };
+    match beside(nowhere()) {
+        (Transacted::Conflict, _) => {}
+        (Transacted::Committed(values), false) => remove(store, &lock, values[0].expect("a new value")),
+        (other, looked) => panic_with(&other, if looked { &create } else { &[] }),
+    }
+    assert_eq!(reads(store, &lock), None);
+    let (done, _) = beside(id);
+    let Transacted::Committed(values) = done else { panic_with(&done, &create) };
+    assert_eq!(reads(store, &lock), values[0]);
+    remove(store, &lock, values[0].expect("a new value"));
+    remove(store, &journal, id);
+}
+
 fn one_winner(subject: &Subject<'_>) {
     let (store, a) = (subject.store, name("race"));
     let mut current = None;

@@ -2,6 +2,7 @@
 
 pub mod behaviour;
 pub mod breakers;
+pub mod clocks;
 pub mod conformance;
 pub mod faketime;
 pub mod git;

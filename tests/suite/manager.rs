@@ -12,7 +12,7 @@ use std::{
 };
 
 use gitlock::{CancelToken, ErrorCode, LockManager, Options};
-use gitlock_tests::git::Repo;
+use gitlock_tests::{clocks::Tomorrow, git::Repo};
 
 fn manager(repo: &Repo) -> LockManager {
     LockManager::open(repo.path()).unwrap()
@@ -44,6 +44,24 @@ fn one_lock_from_acquire_to_journal() {
     drop(guard);
     assert_eq!(repo.git(&["log", "--format=%s", "refs/gitvan/journal/build"]).lines().count(), 2);
     repo.assert_sound();
+}
+
+#[test]
+fn a_token_is_above_what_others_journalled_since_this_one_looked() {
+    let repo = Repo::new();
+    let mut options = Options::default();
+    options.clock = Arc::new(Tomorrow);
+    let (here, ahead) = (manager(&repo), LockManager::open_with(repo.path(), options).unwrap());
+    // So that it remembers the lock as it is then: free, with this journal.
+    here.lock("build").acquire().unwrap().release().unwrap();
+    let mut last = 0;
+    for round in 0..6 {
+        let manager = if round % 2 == 0 { &ahead } else { &here };
+        let guard = manager.lock("build").acquire().unwrap();
+        assert!(guard.token() > last, "{} after {last} in round {round}", guard.token());
+        last = guard.token();
+        guard.release().unwrap();
+    }
 }
 
 #[test]

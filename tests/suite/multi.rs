@@ -13,9 +13,9 @@ use std::{
 use gitlock::{
     CancelToken, ErrorCode, LockManager, MultiGuard, Options, Repositories, Result,
     clock::{Clock, SystemClock},
-    lock::Now,
 };
 use gitlock_tests::{
+    clocks::Tomorrow,
     git::{Repo, assert_sound},
     servers::{Daemon, Served, free_port},
 };
@@ -248,22 +248,6 @@ fn a_holder_goes_on_when_two_of_its_servers_go_and_who_waits_there_finds_the_oth
         assert!(next.token() > token);
         next.release().unwrap();
     });
-}
-
-/// A wall clock that is a day ahead.
-#[derive(Debug)]
-struct Tomorrow;
-
-impl Clock for Tomorrow {
-    fn now(&self) -> Now {
-        let now = SystemClock.now();
-        let wall = now.wall + 86_400_000;
-        Now { wall, wall_micros: wall * 1_000, ..now }
-    }
-
-    fn pause(&self, duration: Duration) {
-        SystemClock.pause(duration);
-    }
 }
 
 #[test]

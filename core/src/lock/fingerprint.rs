@@ -2,6 +2,8 @@
 
 use sha2::{Digest, Sha256};
 
+use crate::hex;
+
 /// What a stored fingerprint starts with when it is the hash of a secret.
 pub const HASHED: &str = "sha256:";
 
@@ -10,13 +12,8 @@ pub const MAX_FINGERPRINT_BYTES: usize = 256;
 
 /// The form in which a guard's secret is stored: readers of the record can't use it.
 pub fn hash(secret: &str) -> String {
-    use std::fmt::Write;
-    let mut text = String::with_capacity(HASHED.len() + 64);
-    text.push_str(HASHED);
-    for byte in Sha256::digest(secret.as_bytes()) {
-        let _ = write!(text, "{byte:02x}");
-    }
-    text
+    let mut buffer = [0; 64];
+    [HASHED, hex::digits(&Sha256::digest(secret.as_bytes()), &mut buffer)].concat()
 }
 
 /// Whether `proof` is what the stored fingerprint asks for.

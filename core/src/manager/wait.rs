@@ -514,36 +514,47 @@ pub(super) type Attention<'a> = (Duration, &'a mut dyn FnMut());
 /// Where a thread waits for its wait to end.
 #[derive(Default)]
 pub(super) struct Rendezvous {
-    result: Mutex<Option<Result<LockGuard>>>,
+    said: Mutex<Said>,
     there: Condvar,
+}
+
+#[derive(Default)]
+struct Said {
+    result: Option<Result<LockGuard>>,
+    /// Whether the thread waits already. A free lock is granted before that, and to wake nobody costs a system call.
+    awaited: bool,
 }
 
 impl Rendezvous {
     pub(super) fn put(&self, result: Result<LockGuard>) {
-        *self.result.lock().unwrap_or_else(PoisonError::into_inner) = Some(result);
-        self.there.notify_one();
+        let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
+        said.result = Some(result);
+        if said.awaited {
+            self.there.notify_one();
+        }
     }
 
     /// Waits for the end of the wait, and calls `attend` every so often while it lasts.
     pub(super) fn take(&self, attention: Option<Attention<'_>>) -> Result<LockGuard> {
         let (every, mut attend) = attention.unzip();
-        let mut result = self.result.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
         loop {
-            if let Some(result) = result.take() {
+            if let Some(result) = said.result.take() {
                 return result;
             }
-            result = match (every, &mut attend) {
+            said.awaited = true;
+            said = match (every, &mut attend) {
                 (Some(every), Some(attend)) => {
-                    let waited = self.there.wait_timeout(result, every).unwrap_or_else(PoisonError::into_inner);
-                    if waited.1.timed_out() && waited.0.is_none() {
+                    let waited = self.there.wait_timeout(said, every).unwrap_or_else(PoisonError::into_inner);
+                    if waited.1.timed_out() && waited.0.result.is_none() {
                         drop(waited.0);
                         attend();
-                        self.result.lock().unwrap_or_else(PoisonError::into_inner)
+                        self.said.lock().unwrap_or_else(PoisonError::into_inner)
                     } else {
                         waited.0
                     }
                 }
-                _ => self.there.wait(result).unwrap_or_else(PoisonError::into_inner),
+                _ => self.there.wait(said).unwrap_or_else(PoisonError::into_inner),
             };
         }
     }

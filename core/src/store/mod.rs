@@ -13,6 +13,7 @@ use std::{fmt, os::fd::BorrowedFd};
 use crate::{
     error::{Error, Result},
     error_code::ErrorCode,
+    hex,
     name::{Namespace, RefName},
     push_spec::PushSpec,
     ref_update::RefUpdates,
@@ -57,13 +58,7 @@ impl Oid {
 
 impl fmt::Display for Oid {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // In one piece: this is on the way of every lock several times.
-        const DIGITS: &[u8; 16] = b"0123456789abcdef";
-        let mut hex = [0; 64];
-        for (pair, byte) in hex.chunks_exact_mut(2).zip(self.as_bytes()) {
-            pair.copy_from_slice(&[DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]]);
-        }
-        f.write_str(std::str::from_utf8(&hex[..2 * self.as_bytes().len()]).unwrap_or_default())
+        f.write_str(hex::digits(self.as_bytes(), &mut [0; 64]))
     }
 }
 

@@ -143,8 +143,7 @@ pub(super) fn parse_commit(bytes: &[u8], hash: gix::hash::Kind) -> Result<Commit
 impl Signature {
     fn to_gix(&self) -> gix::actor::Signature {
         let clean = |text: &str| {
-            let text: String =
-                text.chars().map(|c| if c.is_control() || matches!(c, '<' | '>') { '_' } else { c }).collect();
+            let text = text.replace(|c: char| c.is_control() || matches!(c, '<' | '>'), "_");
             // Git strips these from both ends, and refuses a name that is nothing else.
             let text = text.trim_matches(|c: char| c.is_whitespace() || ".,:;\"'\\".contains(c));
             BString::from(if text.is_empty() { "unknown" } else { text })

@@ -43,8 +43,11 @@ pub(super) enum Format {
 /// How old the folder of a migration may be, in milliseconds. `git refs migrate --dry-run` and one that is killed leave it.
 const MIGRATION: u64 = 5_000;
 
-/// After how long a change of the folder shows in its mtime for certain, in nanoseconds.
-const SETTLED: i128 = 1_000_000_000;
+/// After how long, in nanoseconds, the next change of a folder that was last changed at `modified` shows in its mtime for
+/// certain. Kernels stamp by a clock that ticks every 1 to 10 ms; the coarsest file systems write even seconds.
+const fn settles_in(modified: i128) -> i128 {
+    if modified % 1_000_000 == 0 { 2_000_000_000 } else { 100_000_000 }
+}
 
 /// What was seen last, and the mtime of the repository's folder then; `None`: it was too young to tell.
 #[derive(Debug, Default)]
@@ -118,7 +121,7 @@ impl FilesStore {
         }
         let now = self.rules.clock.now();
         let format = look(&self.common_dir, now.wall).map_err(failed)?;
-        let settled = modified + SETTLED < i128::from(now.wall) * 1_000_000;
+        let settled = modified + settles_in(modified) < i128::from(now.wall) * 1_000_000;
         *seen = (settled && format != Format::Migrating).then_some((modified, format));
         drop(seen);
         if format != Format::Reftable {
@@ -174,19 +177,26 @@ impl FilesStore {
         }
     }
 
-    pub(super) fn swap(&self, edits: &[RefEdit], rules: &LockRules) -> Result<Transacted> {
+    /// Makes all edits, where refs are files only while those that are to be `unmoved` are. Returns whether it has
+    /// looked at these.
+    pub(super) fn swap(
+        &self,
+        edits: &[RefEdit],
+        unmoved: &[(RefName, Oid)],
+        rules: &LockRules,
+    ) -> Result<(Transacted, bool)> {
         let before = self.format(rules.timeout)?;
         let done = match before {
             Format::Reftable => self.swap_by_git(edits, rules),
-            _ => self.swap_files(edits, rules),
+            _ => self.swap_files(edits, unmoved, rules),
         };
         if self.format_now()? == before {
-            return done;
+            return Ok((done?, before != Format::Reftable));
         }
         tracing::warn!(repository = %self.common_dir.display(), "the refs were migrated meanwhile; a fresh read settles what was written");
         match done {
-            Ok(Transacted::Conflict) => Ok(Transacted::Conflict),
-            _ => Ok(Transacted::Unknown),
+            Ok(Transacted::Conflict) => Ok((Transacted::Conflict, false)),
+            _ => Ok((Transacted::Unknown, false)),
         }
     }
 

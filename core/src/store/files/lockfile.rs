@@ -14,6 +14,7 @@
 //! inode, so there is no moment before the rename at which the mark is gone and the file is not.
 
 use std::{
+    borrow::Cow,
     fs, io,
     os::fd::{AsFd, AsRawFd, OwnedFd},
     path::{Path, PathBuf},
@@ -65,6 +66,12 @@ pub(super) struct LockRules {
 }
 
 impl LockRules {
+    /// These, but waiting for no `.lock` longer than `patience`, if that is given.
+    pub(super) fn within(&self, patience: Option<Duration>) -> Cow<'_, LockRules> {
+        let shorter = patience.filter(|patience| *patience < self.timeout);
+        shorter.map_or(Cow::Borrowed(self), |timeout| Cow::Owned(LockRules { timeout, ..self.clone() }))
+    }
+
     /// Now, for judging a file's age: the wall clock without what somebody has set it forward by
     /// since the store was opened. One that was set back is believed. Either way files only seem
     /// younger than they are.

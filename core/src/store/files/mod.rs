@@ -223,12 +223,22 @@ impl RefStore for FilesStore {
 
     #[tracing::instrument(level = "debug", skip_all, fields(edits = edits.len()), err(level = "debug"))]
     fn transact(&self, edits: &[RefEdit]) -> Result<Transacted> {
-        self.swap(edits, &self.rules)
+        Ok(self.swap(edits, &[], &self.rules)?.0)
     }
 
     #[tracing::instrument(level = "debug", skip_all, fields(edits = edits.len()), err(level = "debug"))]
     fn transact_within(&self, edits: &[RefEdit], patience: Duration) -> Result<Transacted> {
-        self.swap(edits, &LockRules { timeout: patience.min(self.rules.timeout), ..self.rules.clone() })
+        Ok(self.swap(edits, &[], &self.rules.within(Some(patience)))?.0)
+    }
+
+    #[tracing::instrument(level = "debug", skip_all, fields(edits = edits.len()), err(level = "debug"))]
+    fn transact_beside(
+        &self,
+        edits: &[RefEdit],
+        unmoved: &[(RefName, Oid)],
+        patience: Option<Duration>,
+    ) -> Result<(Transacted, bool)> {
+        self.swap(edits, unmoved, &self.rules.within(patience))
     }
 
     #[tracing::instrument(level = "debug", skip_all, fields(edits = edits.len()), err(level = "debug"))]

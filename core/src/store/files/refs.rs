@@ -192,7 +192,14 @@ impl FilesStore {
 
     // ------------------------------------------------------------ compare-and-swap
 
-    pub(super) fn swap_files(&self, edits: &[RefEdit], rules: &LockRules) -> Result<Transacted> {
+    /// Makes all edits if their refs are as expected, and those that are to be `unmoved`, which are looked at under
+    /// the edits' locks.
+    pub(super) fn swap_files(
+        &self,
+        edits: &[RefEdit],
+        unmoved: &[(RefName, Oid)],
+        rules: &LockRules,
+    ) -> Result<Transacted> {
         let stale_packed =
             if self.rules.faults.has(Fault::PackedReadBeforeLock) { Some(self.packed.read()?) } else { None };
         // Every ref's lock first, in the order of their names, as Git does: two transactions over
@@ -217,6 +224,11 @@ impl FilesStore {
             }
             if folder {
                 folders.push(&edit.name);
+            }
+        }
+        for (name, id) in unmoved {
+            if self.look_up(name, packed)? != Some(*id) {
+                return Ok(Transacted::Conflict);
             }
         }
         for edit in edits.iter().filter(|edit| edit.new.is_some()) {

@@ -9,7 +9,7 @@ use std::{
     sync::{Mutex, PoisonError},
 };
 
-use crate::lock::Now;
+use crate::{hex, lock::Now};
 
 /// By ref and entry, the boot time of the first sighting.
 type Seen = HashMap<String, HashMap<String, u64>>;
@@ -26,7 +26,7 @@ impl Sightings {
     pub(super) fn new(notes: Option<&Path>, place: &str) -> Sightings {
         use sha2::Digest;
         let digest = sha2::Sha256::digest(place.as_bytes());
-        let name: String = digest[..8].iter().map(|byte| format!("{byte:02x}")).collect();
+        let name = hex::text(&digest[..8]);
         Sightings { seen: Mutex::default(), file: notes.map(|notes| notes.join(format!("sightings-{name}"))) }
     }
 
