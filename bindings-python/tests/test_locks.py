@@ -1,6 +1,7 @@
 """What gitlock promises to Python."""
 
 import asyncio
+import concurrent.futures
 import json
 import os
 import pickle
@@ -665,6 +666,74 @@ def managers_of_three(folder):
     for path in paths:
         subprocess.run(["git", "init", "-q", "--bare", str(path)], check=True)
     return [gitlock.LockManager(path) for path in paths]
+
+
+def each_its_own(lock, holders):
+    """Two threads hold a lock by one object; the first to come is the first to go, and ends its own."""
+    tokens, first_is_in, second_is_in, first_is_out = {}, threading.Event(), threading.Event(), threading.Event()
+
+    def first():
+        lock.acquire()
+        tokens["first"] = lock.token
+        first_is_in.set()
+        assert second_is_in.wait(30)
+        assert lock.token == tokens["first"]
+        lock.release()
+        first_is_out.set()
+
+    def second():
+        assert first_is_in.wait(30)
+        lock.acquire()
+        tokens["second"] = lock.token
+        second_is_in.set()
+        assert first_is_out.wait(30)
+        assert lock.token == tokens["second"] and not lock.is_lost()
+        assert holders() == 1
+        lock.release()
+
+    with concurrent.futures.ThreadPoolExecutor(2) as pool:
+        for done in [pool.submit(first), pool.submit(second)]:
+            done.result(60)
+    assert tokens["first"] < tokens["second"] and holders() == 0
+
+
+def test_threads_that_share_a_lock_object_release_their_own(locks, tmp_path):
+    count = lambda manager: len(manager.status("read")["holders"])
+    each_its_own(locks.lock("read", shared=True), lambda: count(locks))
+    managers = managers_of_three(tmp_path)
+    each_its_own(gitlock.Repositories(managers).all("read", shared=True), lambda: count(managers[0]))
+    # One that was lost isn't taken for the next one's.
+    lock = locks.lock("write")
+    lock.acquire()
+    locks.break_lock("write")
+    until(lock.is_lost)
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        pool.submit(lock.acquire).result(30)
+        with pytest.raises(gitlock.LockLost):
+            lock.release()
+        assert locks.status("write")["held"]
+        pool.submit(lock.release).result(30)
+    assert not locks.status("write")["held"]
+
+
+def test_threads_that_share_a_lock_in_several_repositories_wait_for_each_other(tmp_path):
+    lock = gitlock.Repositories(managers_of_three(tmp_path)).quorum("write")
+    inside = []
+    with lock, concurrent.futures.ThreadPoolExecutor(1) as pool:
+        with pytest.raises(RuntimeError, match="already"):
+            lock.acquire()
+
+        def second():
+            with lock:
+                inside.append("second")
+
+        waits = pool.submit(second)
+        time.sleep(0.2)
+        inside.append("first")
+        lock.release()
+        waits.result(30)
+        assert lock.acquire(timeout=30)
+    assert inside == ["first", "second"]
 
 
 def test_several_repositories_and_a_majority_of_them(tmp_path):

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
-import weakref
 from collections.abc import Callable, Iterable, Sequence
 from types import TracebackType
 from typing import Any, Protocol, TypeVar
 
 from ._errors import LockError
-from ._gitlock import CancelToken, Guard, thread_owner
-from ._locks import _Tenures, _words
+from ._gitlock import CancelToken, Guard
+from ._locks import _Holding, _words
+from ._tenures import owner
 
 
 class Cancellable(Protocol):
@@ -27,19 +26,6 @@ class Releasable(Protocol):
 
 
 G = TypeVar("G", bound=Releasable)
-
-_numbers = itertools.count(1)
-_owners: weakref.WeakKeyDictionary[asyncio.Task[Any], str] = weakref.WeakKeyDictionary()
-
-
-def task_owner() -> str:
-    """The session of the present task."""
-    task = asyncio.current_task()
-    if task is None:
-        return thread_owner()
-    if task not in _owners:
-        _owners[task] = f"{thread_owner()}/task-{next(_numbers)}"
-    return _owners[task]
 
 
 async def granted(start: Callable[[Callable[[G | None, LockError | None], None]], Cancellable]) -> G:
@@ -88,7 +74,7 @@ def _release(guard: Releasable) -> None:
         pass
 
 
-class AsyncLock(_Tenures):
+class AsyncLock(_Holding):
     """A lock as :class:`asyncio.Lock`, between processes. :meth:`gitlock.LockManager.alock` makes it."""
 
     async def acquire(self, timeout: float | None = None) -> bool:
@@ -101,14 +87,14 @@ class AsyncLock(_Tenures):
         :raises Cancelled: if the lock's ``cancel`` ended the wait
         """
         # Within another tenure its owner acquires.
-        owner = self._options["owner"] or (None if self._options["within"] else task_owner())
-        options = {**self._options, "wait": timeout, "owner": owner}
+        session = self._options["owner"] or (None if self._options["within"] else owner())
+        options = {**self._options, "wait": timeout, "owner": session}
 
         def start(done: Callable[[Guard | None, LockError | None], None]) -> Cancellable:
             return self._manager.start(self.names, options, done)  # type: ignore[arg-type]
 
         guard = await granted(start)
-        self._guards.append(guard)
+        self._guards.add(guard)
         return True
 
     async def upgrade(self, timeout: float | None = None) -> None:
@@ -117,7 +103,7 @@ class AsyncLock(_Tenures):
 
         :param timeout: for how many seconds at most; ``None``: as long as it takes
         """
-        guard, token = self._newest(), CancelToken()
+        guard, token = self._guards.meant(), CancelToken()
         loop = asyncio.get_running_loop()
         upgrading = loop.run_in_executor(None, guard.upgrade, timeout, token)
 
@@ -135,12 +121,12 @@ class AsyncLock(_Tenures):
     async def update_refs(self, updates: Iterable[Sequence[str]], *, message: str | None = None) -> None:
         """As :meth:`Lock.update_refs`, on a thread of the loop's executor. Cancelling the task leaves it to
         its end."""
-        guard = self._newest()
+        guard = self._guards.meant()
         await asyncio.get_running_loop().run_in_executor(None, guard.update_refs, _words(updates), message)
 
     async def push(self, *refspecs: str) -> None:
         """As :meth:`Lock.push`, on a thread of the loop's executor. Cancelling the task leaves it to its end."""
-        guard = self._newest()
+        guard = self._guards.meant()
         await asyncio.get_running_loop().run_in_executor(None, guard.push, list(refspecs))
 
     async def release(self) -> None:
@@ -149,7 +135,7 @@ class AsyncLock(_Tenures):
         :raises RuntimeError: if it isn't acquired here
         :raises LockLost: if the tenure had ended before
         """
-        guard = self._take()
+        guard = self._guards.take()
         await asyncio.shield(asyncio.get_running_loop().run_in_executor(None, guard.release))
 
     async def __aenter__(self) -> AsyncLock:

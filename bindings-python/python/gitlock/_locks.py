@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from ._errors import Held, LockError, Timeout
 from ._gitlock import Guard, Manager
 from ._handle import LockHandle
+from ._tenures import Tenures
 
 if TYPE_CHECKING:
     from ._manager import AcquireOptions
@@ -36,7 +37,7 @@ def _words(updates: Iterable[Sequence[str]]) -> list[list[str]]:
     return [update.split(" ") if isinstance(update, str) else list(update) for update in updates]
 
 
-class _Tenures:
+class _Holding:
     """What locks of every kind can tell about what they hold."""
 
     _manager: Manager
@@ -56,20 +57,8 @@ class _Tenures:
         #: Every lock that is taken together.
         self.names: list[str] = [name] if isinstance(name, str) else list(name)
         self.name = self.names[0] if self.names else ""
-        # Several where it is shared.
-        self._guards: list[Guard] = [] if guard is None else [guard]
-
-    def _newest(self) -> Guard:
-        try:
-            return self._guards[-1]
-        except IndexError:
-            raise RuntimeError(f"the lock {self.name!r} isn't acquired here") from None
-
-    def _take(self) -> Guard:
-        try:
-            return self._guards.pop()
-        except IndexError:
-            raise RuntimeError("release unlocked lock") from None
+        # Several where threads or tasks share it.
+        self._guards: Tenures[Guard] = Tenures(self.name, [] if guard is None else [guard])
 
     def locked(self) -> bool:
         """Whether anybody holds the lock, here or elsewhere."""
@@ -79,66 +68,67 @@ class _Tenures:
     def token(self) -> int:
         """The fencing token: it grows with every grant of this lock. Give it to whatever the lock
         protects, and let that refuse a token lower than one it has seen."""
-        return self._newest().token
+        return self._guards.meant().token
 
     @property
     def tokens(self) -> dict[str, int]:
         """The fencing token of each of several locks."""
-        return dict(self._newest().tokens())
+        return dict(self._guards.meant().tokens())
 
     @property
     def slot(self) -> int | None:
         """Which slot it has, from 0, if it was taken as one of several."""
-        return self._newest().slot
+        return self._guards.meant().slot
 
     def downgrade(self) -> None:
         """Turns an exclusive tenure into a shared one, and lets in the readers who are first in the queue."""
-        self._newest().downgrade()
+        self._guards.meant().downgrade()
 
     def wanted(self) -> dict[str, Any]:
         """How many wait for what this holds, as ``waiters``, and the highest ``priority`` among them."""
-        wanted: dict[str, Any] = json.loads(self._newest().wanted())
+        wanted: dict[str, Any] = json.loads(self._guards.meant().wanted())
         return wanted
 
     def on_wanted(self, listener: Callable[[int, int | None], object]) -> None:
         """Calls ``listener(waiters, priority)`` whenever others begin or cease to wait for what this
         holds, on a thread of gitlock's own, so that it can let go early."""
-        self._newest().on_wanted(listener)
+        self._guards.meant().on_wanted(listener)
 
     @property
     def id(self) -> str:
         """The tenure's id."""
-        return self._newest().id
+        return self._guards.meant().id
 
     def is_lost(self) -> bool:
         """Whether the tenure has ended, by this process's own clock or by what was found in the
         repository. ``False`` is as old as the question."""
-        return self._newest().is_lost()
+        return self._guards.meant().is_lost()
 
     def remaining(self) -> float:
         """For how many seconds the tenure is safe from here on without another renewal."""
-        return self._newest().remaining()
+        return self._guards.meant().remaining()
 
     def extend(self, ttl: float | None = None) -> None:
         """Makes the lease last another ttl from now, or the given one.
 
         :raises LockLost: if it has ended, even if nobody has taken the lock since
         """
-        self._newest().extend(ttl)
+        self._guards.meant().extend(ttl)
 
     def on_lost(self, listener: Callable[[LockError], object]) -> None:
         """Calls ``listener`` with a :class:`LockLost` once, on a thread of gitlock's own, when the
         tenure is lost; soon, if it is lost already. A release doesn't call it."""
-        self._newest().on_lost(listener)
+        self._guards.meant().on_lost(listener)
 
     def handle(self) -> LockHandle:
         """The tenure as something for another process to go on with."""
-        return LockHandle(self._newest().handle())
+        return LockHandle(self._guards.meant().handle())
 
     def detach(self) -> LockHandle:
         """The same, and the tenure goes on without this process, until its lease ends."""
-        handle = LockHandle(self._newest().detach())
-        self._guards.pop()
+        guard = self._guards.meant()
+        handle = LockHandle(guard.detach())
+        self._guards.drop(guard)
         return handle
 
     def __repr__(self) -> str:
@@ -147,7 +137,7 @@ class _Tenures:
         return f"<{state} {kind} object name={self.name!r} at {hex(id(self))}>"
 
 
-class _Blocking(_Tenures):
+class _Blocking(_Holding):
     """What takes a while, and blocks."""
 
     def update_refs(self, updates: Iterable[Sequence[str]], *, message: str | None = None) -> None:
@@ -166,7 +156,7 @@ class _Blocking(_Tenures):
         :raises InvalidArgument: for what isn't there, or belongs to gitlock
         :raises Unsupported: without a ``git`` program
         """
-        self._newest().update_refs(_words(updates), message)
+        self._guards.meant().update_refs(_words(updates), message)
 
     def push(self, *refspecs: str) -> None:
         """Pushes refs of the repository on this machine to the server that the lock lives on, so that a holder
@@ -183,7 +173,7 @@ class _Blocking(_Tenures):
         :raises Unsupported: if the server has no atomic pushes, if the lock isn't at a server, without a
             repository to push from, or without a ``git`` program
         """
-        self._newest().push(list(refspecs))
+        self._guards.meant().push(list(refspecs))
 
 
 class Lock(_Blocking):
@@ -205,11 +195,11 @@ class Lock(_Blocking):
                 guard = self._manager.acquire(self.names, {**self._options, "wait": wait})
         except (Held, Timeout):
             return False
-        self._guards.append(guard)
+        self._guards.add(guard)
         return True
 
     def _enter(self) -> None:
-        self._guards.append(self._manager.acquire(self.names, self._options))
+        self._guards.add(self._manager.acquire(self.names, self._options))
 
     def upgrade(self, timeout: float = -1) -> None:
         """Turns a shared tenure into an exclusive one without letting go: waits for the other holders
@@ -219,7 +209,7 @@ class Lock(_Blocking):
         :raises Timeout: when they are over, or :class:`Held` after 0
         :raises Deadlock: if another holder waits to upgrade too
         """
-        self._newest().upgrade(_wait(True, timeout), None)
+        self._guards.meant().upgrade(_wait(True, timeout), None)
 
     def release(self) -> None:
         """Releases the lock, and hands it to whoever is next. Any thread may do it.
@@ -228,7 +218,7 @@ class Lock(_Blocking):
         :raises LockLost: if the tenure had ended before, so that the work under it may have
             overlapped another's
         """
-        self._take().release()
+        self._guards.take().release()
 
     def __enter__(self) -> Lock:
         self._enter()

@@ -7,12 +7,13 @@ from collections.abc import Callable, Iterable
 from types import TracebackType
 from typing import Any
 
-from ._asyncio import granted, task_owner
+from ._asyncio import granted
 from ._errors import Held, LockError, Timeout
 from ._gitlock import CancelToken, MultiGuard
 from ._gitlock import Repositories as Core
 from ._locks import _wait
 from ._manager import AcquireOptions, LockManager, OnWait, _options
+from ._tenures import Tenures, owner
 
 
 class _MultiTenure:
@@ -24,42 +25,39 @@ class _MultiTenure:
         self._options = options
         #: Every lock that is taken together.
         self.names = names
-        self._guard: MultiGuard | None = None
-
-    def _held(self) -> MultiGuard:
-        if self._guard is None:
-            raise RuntimeError(f"the lock {self.names[0]!r} isn't acquired here")
-        return self._guard
-
-    def _take(self) -> MultiGuard:
-        guard, self._guard = self._held(), None
-        return guard
+        # Several where threads or tasks share it.
+        self._guards: Tenures[MultiGuard] = Tenures(names[0] if names else "")
 
     def _check_free(self) -> None:
-        if self._guard is not None and not self._guard.is_lost():
+        # In several repositories nobody would find that it waits for itself.
+        own = self._guards.own()
+        if own is None:
+            return
+        if not own.is_lost():
             raise RuntimeError(f"the lock {self.names[0]!r} is acquired here already")
+        self._guards.drop(own)
 
     @property
     def token(self) -> int:
         """The fencing token: it grows with every grant by the same repositories in the same way, whichever of them
         took part."""
-        return self._held().token
+        return self._guards.meant().token
 
     def is_lost(self) -> bool:
         """Whether it is held in too few repositories. ``False`` is as old as the question."""
-        return self._held().is_lost()
+        return self._guards.meant().is_lost()
 
     def validity(self) -> float:
         """For how many seconds it is safe from here on without another renewal."""
-        return self._held().validity()
+        return self._guards.meant().validity()
 
     def held_in(self) -> list[str]:
         """Where it is held at this moment."""
-        return self._held().held_in()
+        return self._guards.meant().held_in()
 
     def on_lost(self, listener: Callable[[], object]) -> None:
         """Calls ``listener()`` once, on a thread of gitlock's own, when it is held in too few. A release doesn't."""
-        self._held().on_lost(listener)
+        self._guards.meant().on_lost(listener)
 
 
 class MultiLock(_MultiTenure):
@@ -75,9 +73,10 @@ class MultiLock(_MultiTenure):
         self._check_free()
         wait = _wait(blocking, timeout)
         try:
-            self._guard = self._core.acquire(self.names, self._quorum, {**self._options, "wait": wait})
+            guard = self._core.acquire(self.names, self._quorum, {**self._options, "wait": wait})
         except (Held, Timeout):
             return False
+        self._guards.add(guard)
         return True
 
     def release(self) -> None:
@@ -86,7 +85,7 @@ class MultiLock(_MultiTenure):
         :raises RuntimeError: if it isn't acquired here
         :raises LockLost: if it was held in too few, so that the work under it may have overlapped another's
         """
-        self._take().release()
+        self._guards.take().release()
 
     def extend(self, ttl: float | None = None) -> None:
         """Makes the leases last another ttl from now, or the given one, and acquires it in the repositories that can
@@ -94,11 +93,11 @@ class MultiLock(_MultiTenure):
 
         :raises LockLost: if it is held in too few
         """
-        self._held().extend(ttl)
+        self._guards.meant().extend(ttl)
 
     def __enter__(self) -> MultiLock:
         self._check_free()
-        self._guard = self._core.acquire(self.names, self._quorum, self._options)
+        self._guards.add(self._core.acquire(self.names, self._quorum, self._options))
         return self
 
     def __exit__(
@@ -121,23 +120,22 @@ class AsyncMultiLock(_MultiTenure):
         :raises RepositoryError: if too few of the repositories can be used
         """
         self._check_free()
-        owner = self._options["owner"] or task_owner()
-        options: AcquireOptions = {**self._options, "wait": timeout, "owner": owner}
+        options: AcquireOptions = {**self._options, "wait": timeout, "owner": self._options["owner"] or owner()}
 
         def start(done: Callable[[MultiGuard | None, LockError | None], None]) -> CancelToken:
             return self._core.start(self.names, self._quorum, options, done)
 
-        self._guard = await granted(start)
+        self._guards.add(await granted(start))
         return True
 
     async def release(self) -> None:
         """As :meth:`MultiLock.release`."""
-        guard = self._take()
+        guard = self._guards.take()
         await asyncio.shield(asyncio.get_running_loop().run_in_executor(None, guard.release))
 
     async def extend(self, ttl: float | None = None) -> None:
         """As :meth:`MultiLock.extend`. Cancelling the task leaves it to its end."""
-        guard = self._held()
+        guard = self._guards.meant()
         await asyncio.get_running_loop().run_in_executor(None, guard.extend, ttl)
 
     async def __aenter__(self) -> AsyncMultiLock:
