@@ -382,7 +382,15 @@ impl Group {
     fn release(&self) -> Vec<(usize, Result<()>)> {
         let parts: Vec<Option<Arc<SharedGuard>>> = lock(&self.parts).iter_mut().map(Option::take).collect();
         let parts = parts.into_iter().enumerate().filter_map(|(at, part)| Some((at, part?))).collect();
-        everywhere(parts, |part| part.take()?.release())
+        let released = everywhere(parts, |part| part.take()?.release());
+        self.wait_for_who_joins();
+        released
+    }
+
+    /// What is being acquired at this moment comes too late, and is given back at once. The program may end after that,
+    /// and then nobody would.
+    fn wait_for_who_joins(&self) {
+        drop(lock(&self.joining));
     }
 
     /// Gives the tenure its token. In a majority it is above all that any earlier majority had, and is written
@@ -555,6 +563,7 @@ impl MultiGuard {
     pub fn detach(self) -> Vec<LockHandle> {
         self.group.over.store(true, SeqCst);
         let parts: Vec<Option<Arc<SharedGuard>>> = lock(&self.group.parts).iter_mut().map(Option::take).collect();
+        self.group.wait_for_who_joins();
         parts.into_iter().flatten().filter_map(|part| Some(part.take().ok()?.detach())).collect()
     }
 

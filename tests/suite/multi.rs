@@ -134,6 +134,24 @@ fn a_majority_holds_and_a_minority_in_other_hands_does_not_matter() {
 }
 
 #[test]
+fn what_joins_while_a_majority_lets_go_is_given_back_before_that_is_done() {
+    let managers = in_turn(&memories(5));
+    let five = Repositories::new(managers.clone()).unwrap();
+    for round in 0..500 {
+        let guard = quorum(&five, 0).unwrap();
+        SystemClock.pause(Duration::from_micros(round % 100 * 2));
+        match round % 2 {
+            0 => guard.release().unwrap(),
+            _ => drop(guard),
+        }
+        // A program that ends now must have left nothing that only its lease ends.
+        for manager in &managers {
+            assert!(!manager.status("deploy").unwrap().is_held(), "in round {round}");
+        }
+    }
+}
+
+#[test]
 fn who_is_left_with_a_minority_is_told_and_can_not_go_on() {
     let managers = in_turn(&memories(3));
     let guard = quorum(&Repositories::new(managers.clone()).unwrap(), 0).unwrap();
