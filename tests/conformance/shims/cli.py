@@ -40,6 +40,17 @@ class Failed(Exception):
         return {"class": f"exit {self.exit}", "error": json.dumps(self.error)}
 
 
+def asked(fields):
+    """The options of what is to be acquired. Not to wait is a word of its own."""
+    flags = {key: flag for key, flag in FLAGS.items() if key in fields and (key, fields[key]) != ("wait", "0")}
+    words = [word for key, flag in flags.items() for word in (flag, as_time(key, fields[key]))]
+    if "no_wait" in fields or fields.get("wait") == "0":
+        words.append("--no-wait")
+    if "shared" in fields:
+        words.append("--shared")
+    return words + [word for name in fields.get("also", "").split(",") if name for word in ("--also", name)]
+
+
 class Shim:
     def __init__(self):
         self.where, self.held, self.waits, self.owner = [], {}, {}, None
@@ -58,14 +69,7 @@ class Shim:
     def acquire(self, fields, wait_as=None):
         if self.owner and "within" not in fields:
             fields = {"owner": self.owner, **fields}
-        words = [word for key, flag in FLAGS.items() if key in fields for word in (flag, as_time(key, fields[key]))]
-        if "shared" in fields:
-            words.append("--shared")
-        if "no_wait" in fields:
-            words.append("--no-wait")
-        if wait_as:
-            words.append("--verbose")
-        words += [word for name in fields.get("also", "").split(",") if name for word in ("--also", name)]
+        words = asked(fields) + (["--verbose"] if wait_as else [])
         if "renew" in fields or "reentrant" in fields:
             raise NotImplementedError("renew and reentrant")
         # What another process hands on, as to a command that it runs.
@@ -80,11 +84,7 @@ class Shim:
         """Holds a lock in several repositories, as only `git lock run` does."""
         words = [word for place in fields["places"].split(",") for word in ("--remote", place)] + ["run"]
         words += ["--quorum"] if verb == "quorum" else []
-        # Not to wait is a word of its own.
-        flags = {key: flag for key, flag in FLAGS.items() if key in fields and fields[key] != "0"}
-        words += [word for key, flag in flags.items() for word in (flag, as_time(key, fields[key]))]
-        words += [f"--{key}" for key, given in (("no-wait", fields.get("wait") == "0"), ("shared", "shared" in fields)) if given]
-        words += [word for name in fields.get("also", "").split(",") if name for word in ("--also", name)]
+        words += asked(fields)
         tenure = Tenure(self, fields["name"], [GIT_LOCK, "--json", *words, "--", fields["name"], "sh", "-c", HOLD])
         self.held[fields.get("as", fields["name"])] = tenure
         return tenure.taken_in_several()

@@ -49,27 +49,29 @@ const held = new Map();
 const waits = new Map();
 const number = (fields, key) => (key in fields ? Number(fields[key]) : undefined);
 
-async function take(fields, more) {
+/** The names and the options of what is to be acquired. */
+function asked(fields, more) {
   const options = { ...more };
-  for (const key of ['fingerprint', 'reason', 'owner']) if (key in fields) options[key] = fields[key];
+  for (const key of ['fingerprint', 'reason', 'owner', 'within']) if (key in fields) options[key] = fields[key];
   for (const key of NUMBERS) if (key in fields) options[key] = Number(fields[key]);
   if ('max_hold' in fields) options.maxHold = number(fields, 'max_hold');
   if ('renew' in fields) options.renew = fields.renew === 'yes';
   if ('shared' in fields) options.shared = true;
   if ('reentrant' in fields) options.reentrant = true;
-  if ('within' in fields) options.within = fields.within;
+  return [[fields.name, ...(fields.also?.split(',') ?? [])], options];
+}
+
+async function take(fields, more) {
+  const [names, options] = asked(fields, more);
   const who = 'owner' in fields || 'within' in fields ? locks : session;
-  if (!('also' in fields)) return keep(fields, await who.acquire(fields.name, options));
-  return keep(fields, await who.acquireAll([fields.name, ...fields.also.split(',')], options));
+  return keep(fields, await (names.length === 1 ? who.acquire(names[0], options) : who.acquireAll(names, options)));
 }
 
 async function takeSeveral(verb, fields) {
   const places = fields.places.split(',').map((cwd) => gitlock.LockManager.open({ cwd }));
   const repositories = new gitlock.Repositories(await Promise.all(places));
-  const options = { reason: fields.reason, owner: fields.owner, shared: 'shared' in fields };
-  for (const key of ['ttl', 'wait', 'priority']) if (key in fields) options[key] = Number(fields[key]);
-  const names = [fields.name, ...(fields.also?.split(',') ?? [])];
-  const lock = await (verb === 'quorum' ? repositories.quorum(fields.name, options) : repositories.all(names, options));
+  const [names, options] = asked(fields);
+  const lock = await (verb === 'quorum' ? repositories.quorum(names[0], options) : repositories.all(names, options));
   held.set(fields.as ?? fields.name, lock);
   return { token: lock.token };
 }

@@ -31,6 +31,17 @@ def wait_of(fields, forever):
     return int(fields["wait"]) / 1000 if "wait" in fields else forever
 
 
+def asked(fields):
+    """The names and the options of what is to be acquired."""
+    options = {key: fields[key] for key in ("fingerprint", "reason", "owner", "within") if key in fields}
+    options |= {key: int(fields[key]) / 1000 for key in TIMES if key in fields}
+    options |= {key: int(fields[key]) for key in ("priority", "slots") if key in fields}
+    options |= {"reentrant": True} if "reentrant" in fields else {}
+    options |= {"renew": fields["renew"] == "yes"} if "renew" in fields else {}
+    options |= {"timeout": wait_of(fields, None), "shared": "shared" in fields}
+    return [fields["name"], *(fields["also"].split(",") if "also" in fields else [])], options
+
+
 class Shim:
     """What both paths have in common."""
 
@@ -41,17 +52,8 @@ class Shim:
 
     def lock(self, fields, **more):
         """The lock that is asked for. A wait of 0 is a try."""
-        given = {key: fields[key] for key in ("fingerprint", "reason", "owner") if key in fields}
-        given |= {key: int(fields[key]) / 1000 for key in TIMES if key in fields}
-        if "wait" in fields:
-            given["timeout"] = int(fields["wait"]) / 1000
-        given |= {key: int(fields[key]) for key in ("priority", "slots") if key in fields}
-        given |= {"within": fields["within"]} if "within" in fields else {}
-        given |= {"reentrant": True} if "reentrant" in fields else {}
-        names = [fields["name"], *fields["also"].split(",")] if "also" in fields else fields["name"]
-        if "renew" in fields:
-            given["renew"] = fields["renew"] == "yes"
-        return self.make(names, shared="shared" in fields, **given, **more)
+        names, options = asked(fields)
+        return self.make(names[0] if len(names) == 1 else names, **options, **more)
 
     def keep(self, fields, lock):
         self.held[fields.get("as", lock.name)] = lock
@@ -60,12 +62,9 @@ class Shim:
     def several(self, verb, fields):
         """The lock in several repositories that is asked for."""
         places = [gitlock.LockManager(place) for place in fields["places"].split(",")]
-        given = {key: fields[key] for key in ("reason", "owner") if key in fields}
-        given |= {"ttl": int(fields["ttl"]) / 1000} if "ttl" in fields else {}
-        given |= {"priority": int(fields["priority"])} if "priority" in fields else {}
-        names = [fields["name"], *(fields["also"].split(",") if "also" in fields else [])]
+        names, options = asked(fields)
         make = getattr(gitlock.Repositories(places), self.IN_SEVERAL[verb])
-        return make(*names, timeout=wait_of(fields, None), shared="shared" in fields, **given)
+        return make(*names, **options)
 
     def keep_several(self, fields, lock):
         self.held[fields.get("as", fields["name"])] = lock
