@@ -311,6 +311,30 @@ fn a_deadlock_between_machines_is_found() {
 }
 
 #[test]
+fn what_could_not_be_released_is_no_deadlock() {
+    let (served, port) = (Served::new(), free_port());
+    let start = || Daemon::start_at(served.folder(), &["--enable=receive-pack"], port);
+    let mut server = start();
+    let url = server.url("locks.git");
+    let (one, two) = (Machine::new("one", 0), Machine::new("two", 0));
+    let managers = [one.open(&url), two.open(&url)];
+    for _ in 0..3 {
+        let held = [managers[0].lock("a").acquire().unwrap(), managers[1].lock("b").acquire().unwrap()];
+        drop(server);
+        for guard in held {
+            assert_eq!(guard.release().unwrap_err().code(), ErrorCode::Io);
+        }
+        server = start();
+        // For the server each still holds what the other waits for.
+        std::thread::scope(|scope| {
+            for (manager, name) in managers.iter().zip(["b", "a"]) {
+                scope.spawn(move || manager.lock(name).wait(millis(15_000)).acquire().unwrap().release().unwrap());
+            }
+        });
+    }
+}
+
+#[test]
 fn names_and_paths_as_git_has_them() {
     let served = Served::new();
     let repo = Repo::new();

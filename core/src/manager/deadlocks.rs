@@ -72,11 +72,11 @@ impl Detector {
         begun.map(|since| if since + FIRST_LOOK > self.looked { since + FIRST_LOOK } else { again }).min()
     }
 
-    /// The deadlocks that two readings agree in, and in which one of these waits has to give up. Of others
-    /// nothing is done here, so nobody looks at them a second time: a large circle has many who see it.
+    /// The deadlocks that two readings agree in, and that are for this process to end. Of others nothing is done
+    /// here, so nobody looks at them a second time: a large circle has many who see it.
     ///
     /// `unchanged`: nothing has changed since the last look, which then needn't be asked for.
-    pub(super) fn look(&mut self, inner: &Arc<Inner>, unchanged: bool, own: impl Fn(&str) -> bool) -> Vec<Cycle> {
+    pub(super) fn look(&mut self, inner: &Arc<Inner>, unchanged: bool, own: impl Fn(&Cycle) -> bool) -> Vec<Cycle> {
         self.looked = inner.commits.clock.boot_ms();
         if unchanged && self.suspects.is_empty() && !self.failed {
             return Vec::new();
@@ -87,7 +87,7 @@ impl Detector {
             tracing::debug!(%error, "nobody can tell whether there is a deadlock");
             Vec::new()
         });
-        cycles.retain(|cycle| own(&cycle.victim));
+        cycles.retain(own);
         let (sure, new): (Vec<Cycle>, Vec<Cycle>) =
             cycles.into_iter().partition(|cycle| self.suspects.contains(&cycle.ids()));
         self.suspects = sure.iter().chain(&new).map(Cycle::ids).collect();

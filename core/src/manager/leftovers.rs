@@ -26,6 +26,15 @@ impl Leftover {
     pub(super) fn new(inner: &Inner, requests: Vec<(LockName, Request)>, by: Actor, until: u64) -> Leftover {
         Leftover { requests, by, until, next: inner.commits.clock.boot_ms() + AGAIN }
     }
+
+    /// Whether it is the end of the tenure, or of the wait, with this id.
+    pub(super) fn ends(&self, id: &str) -> bool {
+        self.requests.iter().any(|(_, request)| match request {
+            Request::Release { tenure } => tenure.id.as_deref() == Some(id),
+            Request::Cancel { ids } => ids.iter().any(|other| other == id),
+            _ => false,
+        })
+    }
 }
 
 /// Tries what is due. Returns when the next is.

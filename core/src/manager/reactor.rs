@@ -15,7 +15,7 @@ use std::{
 use crate::{
     error::{Error, Result},
     error_code::ErrorCode,
-    lock::{Held, Outcome, Refusal, Request},
+    lock::{Held, Outcome, Refusal, Request, deadlock::Cycle},
     name::LockName,
 };
 
@@ -123,7 +123,6 @@ impl Reactor {
         self.lock().tenures.remove(id);
     }
 
-    /// Whether anything waits here to be asked for at all.
     /// The tenure with this id, if it is watched over here.
     pub(super) fn tenure(&self, id: &str) -> Option<Arc<TenureState>> {
         self.lock().tenures.get(id)?.0.upgrade()
@@ -296,6 +295,7 @@ impl World {
         self.unseen |= woken.changes.all || !woken.changes.names.is_empty();
         self.patient_until = inner.commits.clock.boot_ms() + PATIENCE;
         self.take_incoming(inner);
+        self.leftovers.append(&mut inner.reactor().lock().leftovers);
         let mut next = self.tenures(inner, &woken.changes.names, woken.changes.all);
         self.arm(inner);
         let asked = std::mem::take(&mut inner.reactor().lock().asked);
@@ -330,7 +330,6 @@ impl World {
         if let Some(at) = self.tend(inner) {
             next = next.min(at);
         }
-        self.leftovers.append(&mut inner.reactor().lock().leftovers);
         next = next.min(leftovers::clear(inner, &mut self.leftovers));
         (next != u64::MAX).then_some(next)
     }
@@ -423,8 +422,12 @@ impl World {
         if due > inner.commits.clock.boot_ms() {
             return due;
         }
-        let waits = &self.waits;
-        let own = |victim: &str| waits.values().flat_map(|waited| &waited.waits).any(|wait| wait.id() == victim);
+        let (waits, leftovers) = (&self.waits, &self.leftovers);
+        let own = |cycle: &Cycle| {
+            // Of what is let go as soon as that gets through nobody waits for ever.
+            let ends = cycle.ids().iter().any(|id| leftovers.iter().any(|left| left.ends(id)));
+            !ends && waits.values().flat_map(|waited| &waited.waits).any(|wait| wait.id() == cycle.victim)
+        };
         // What a server's refs are the watch has asked already.
         let known = self.watching && inner.commits.store.round_trip().is_some() && !self.unseen;
         self.unseen = false;
