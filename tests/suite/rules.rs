@@ -49,11 +49,16 @@ fn a_tree_excludes_along_every_path_and_leaves_nothing_behind() {
     assert!(tries(&you, "deploy/eu/web").is_none());
     let us = tries(&you, "deploy/us").expect("a sibling");
     let error = you.lock("deploy").acquire_now().unwrap_err();
-    assert!(error.to_string().contains("below"), "{error}");
+    assert!(error.to_string().contains("), who holds something below it"), "{error}");
     let listing = me.list().unwrap();
     let held: Vec<(&str, bool)> = listing.locks.iter().map(|lock| (lock.name.as_str(), lock.is_held())).collect();
     assert_eq!(held, [("deploy", false), ("deploy/eu", true), ("deploy/us", true)]);
-    assert_eq!(me.break_lock("deploy", None, None).unwrap_err().code(), ErrorCode::LockLost);
+    let error = me.break_lock("deploy", None, None).unwrap_err();
+    assert_eq!(
+        (error.code(), error.to_string().matches("something below").count()),
+        (ErrorCode::LockLost, 1),
+        "{error}"
+    );
     eu.extend(None).unwrap();
     eu.release().unwrap();
     us.release().unwrap();

@@ -123,7 +123,7 @@ impl LockStatus {
             Some(first) => {
                 let more = self.everybody().count() - 1;
                 let others = if more == 0 { String::new() } else { format!(" and {more} more") };
-                format!("; it is held by {}{others}", describe(&first.holder))
+                format!("; it is held by {}{others}", describe_hold(&first.holder))
             }
             None => self.problem.iter().map(|problem| format!("; it counts as held, and {problem}")).collect(),
         }
@@ -134,8 +134,13 @@ impl LockStatus {
 pub(super) fn describe(holder: &Holder) -> String {
     let claim = &holder.claim;
     let reason = claim.reason.as_ref().map(|reason| format!(" for {reason:?}")).unwrap_or_default();
-    let below = if claim.mode.is_intent() { ", who holds something below it," } else { "" };
-    format!("{}{below} (pid {} on {}){reason}", claim.owner, claim.pid, claim.hostname)
+    format!("{} (pid {} on {}){reason}", claim.owner, claim.pid, claim.hostname)
+}
+
+/// Who holds, and whether that is a lock below, for after "held by".
+pub(super) fn describe_hold(holder: &Holder) -> String {
+    let below = if holder.claim.mode.is_intent() { ", who holds something below it" } else { "" };
+    format!("{}{below}", describe(holder))
 }
 
 fn problem(opaque: &Opaque) -> String {

@@ -323,7 +323,7 @@ impl WaitEntry {
                 Some(Outcome::Refused(Refusal::Opaque(Opaque::Missing { .. }))) => return Verdict::Waits(self),
                 // Whoever is willing to wait is only refused like this when its time is over.
                 Some(Outcome::Refused(Refusal::Held { holder, .. })) => {
-                    let who = format!("; it is held by {}", super::status::describe(&holder));
+                    let who = format!("; it is held by {}", super::status::describe_hold(&holder));
                     self.timed_out(&who, Some(*holder))
                 }
                 Some(Outcome::Refused(refusal)) => refused(&self.checked.steps[at].name, refusal),
@@ -584,7 +584,7 @@ pub(super) fn refused(name: &LockName, refusal: Refusal) -> Error {
             };
             let message = format!(
                 "the lock {name} is held by {}{queue}; wait for it, or try again later",
-                super::status::describe(&holder)
+                super::status::describe_hold(&holder)
             );
             Error::new(ErrorCode::Held, message).with_holder(*holder)
         }
