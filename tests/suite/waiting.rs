@@ -181,6 +181,8 @@ fn a_waiter_that_is_stopped_past_its_claim_window_takes_its_place_again() {
     }
     let pid = rustix::process::Pid::from_child(&stopped);
     rustix::process::kill_process(pid, rustix::process::Signal::STOP).unwrap();
+    // On a busy machine it runs on for a moment.
+    rustix::process::waitpid(Some(pid), rustix::process::WaitOptions::UNTRACED).unwrap();
     guard.release().unwrap();
     // The stopped one was granted the lock, and didn't claim it; its window closes.
     let guard = holder.lock("x").wait(SOON).acquire().unwrap();

@@ -11,7 +11,6 @@ use gitlock::{
     clock::{Clock, SystemClock},
     json::Value,
 };
-use rustix::process::Signal;
 
 use super::{
     expect::{Answer, End, Variables},
@@ -158,8 +157,14 @@ impl Stage<'_> {
                 self.roles.remove(role).ok_or("it isn't running")?.kill();
                 Ok(nothing())
             }
-            Action::Stop(role) => self.signal(*role, Signal::STOP),
-            Action::Continue(role) => self.signal(*role, Signal::CONT),
+            Action::Stop(role) => {
+                self.running(*role)?.stop();
+                Ok(nothing())
+            }
+            Action::Continue(role) => {
+                self.running(*role)?.resume();
+                Ok(nothing())
+            }
             Action::Sleep(time) => {
                 SystemClock.pause(Duration::from_millis(self.ground.paced(*time)));
                 Ok(nothing())
@@ -171,9 +176,8 @@ impl Stage<'_> {
         fields.iter().map(|(key, value)| Ok((key.clone(), words::fill(value, &self.variables)?))).collect()
     }
 
-    fn signal(&mut self, role: char, signal: Signal) -> Result<Answer, String> {
-        self.roles.get_mut(&role).ok_or("it isn't running")?.signal(signal);
-        Ok(nothing())
+    fn running(&self, role: char) -> Result<&Role, String> {
+        Ok(self.roles.get(&role).ok_or("it isn't running")?)
     }
 
     fn ask(&mut self, letter: char, operation: &Operation, fields: &[(String, String)]) -> Result<Answer, String> {

@@ -22,8 +22,8 @@ use super::{
 /// How long a shim may take to end after it was told to.
 const ENDS_WITHIN: u64 = 20_000;
 
-/// How long what a killed shim had started may take to die.
-const DIES_WITHIN: u64 = 5_000;
+/// How long what was killed or stopped may take to be so.
+const SETTLES_WITHIN: u64 = 5_000;
 
 /// A shim at work.
 pub(super) struct Role {
@@ -97,10 +97,18 @@ impl Role {
         Role { link, process: None }
     }
 
-    /// Sends a signal to everything that belongs to it.
-    pub(super) fn signal(&mut self, signal: Signal) {
+    /// Stops everything that belongs to it, and waits until it stands still: on a busy machine it runs on for a moment.
+    pub(super) fn stop(&self) {
         if let Some(process) = &self.process {
-            process.signal(signal);
+            process.signal(Signal::STOP);
+            process.wait_until_all_are(&["T", "t", "Z", "X"]);
+        }
+    }
+
+    /// Lets it go on.
+    pub(super) fn resume(&self) {
+        if let Some(process) = &self.process {
+            process.signal(Signal::CONT);
         }
     }
 
@@ -110,10 +118,7 @@ impl Role {
             process.signal(Signal::KILL);
             let _ = process.child.wait();
             // One that is still dying counts as alive, and may be granted what is free.
-            let until = SystemClock.boot_ms() + DIES_WITHIN;
-            while process.has_any() && SystemClock.boot_ms() < until {
-                SystemClock.pause(Duration::from_millis(1));
-            }
+            process.wait_until_all_are(&["Z", "X"]);
         }
     }
 
@@ -143,15 +148,23 @@ impl Process {
         }
     }
 
-    /// Whether any of them lives. One that nobody has reaped yet doesn't.
-    fn has_any(&self) -> bool {
+    /// Waits until each thread of its group is in one of these states, of proc_pid_stat(5).
+    fn wait_until_all_are(&self, states: &[&str]) {
         let group = self.child.id().to_string();
-        let all = std::fs::read_dir("/proc").into_iter().flatten().flatten();
-        all.filter_map(|entry| std::fs::read_to_string(entry.path().join("stat")).ok()).any(|stat| {
+        let other = |stat: &str| {
             // After the program's name, which may contain anything: state, parent, group.
             let mut words = stat.rsplit(')').next().unwrap_or_default().split_whitespace();
-            !matches!(words.next(), Some("Z" | "X")) && words.nth(1) == Some(&group)
-        })
+            words.next().is_some_and(|state| !states.contains(&state)) && words.nth(1) == Some(&group)
+        };
+        let list = |folder: &Path| std::fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
+        let any = || {
+            let threads = list(Path::new("/proc")).flat_map(|process| list(&process.join("task")));
+            threads.filter_map(|thread| std::fs::read_to_string(thread.join("stat")).ok()).any(|stat| other(&stat))
+        };
+        let until = SystemClock.boot_ms() + SETTLES_WITHIN;
+        while any() && SystemClock.boot_ms() < until {
+            SystemClock.pause(Duration::from_millis(1));
+        }
     }
 
     fn heard(&self) -> String {
