@@ -31,8 +31,8 @@ const SHORT: u64 = 5_000;
 
 /// The repositories of one run.
 pub(super) struct Ground {
-    /// How many times as long a short time has to be: where each question is a connection of its own through `ssh`, a
-    /// lease of half a second is over before it can be renewed.
+    /// How many times as long a short time has to be: where each question is an `ssh` of its own, and with it a connection
+    /// or a share of one, a lease of half a second is over before it can be renewed.
     pace: u64,
     /// The one that is opened.
     pub(super) opened: Repo,
@@ -48,7 +48,11 @@ impl Site {
     /// Fresh repositories with one commit.
     pub(super) fn ground(&self) -> Ground {
         let opened = Repo::new();
-        let slow = matches!(self, Site::There { endpoint, .. } if endpoint.kind == Kind::Ssh);
+        let pace = match self {
+            Site::There { endpoint, .. } if endpoint.kind == Kind::Ssh => 4,
+            Site::There { endpoint, .. } if endpoint.kind == Kind::SshKept => 2,
+            _ => 1,
+        };
         let server = match self {
             Site::Here => None,
             Site::There { endpoint, folder, runs } => {
@@ -61,7 +65,7 @@ impl Site {
                 Some((path, endpoint.url(&format!("{name}/.git"))))
             }
         };
-        Ground { pace: if slow { 4 } else { 1 }, opened, server }
+        Ground { pace, opened, server }
     }
 }
 
