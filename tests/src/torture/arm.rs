@@ -132,6 +132,11 @@ const STALL: u64 = 30_000;
 /// The same in the control arm, whose workers retry at once.
 const CONTROL_STALL: u64 = 3_000;
 
+/// How long a round lasts at most where Git prunes at once, in milliseconds. With the care that the loops take (see
+/// `loops`), Git passes over a journal whose newest commit it has just pruned, and throws the whole of it away. What
+/// gitlock writes again is what was written in the last minute at least, so that has to be all of it.
+const PRUNED_ROUND: u64 = 45_000;
+
 /// Runs the arm's rounds until it has done enough, or, with a fault, until the round's end.
 pub(crate) fn run(arm: ArmKind, extent: &Extent) -> Figures {
     let mut random = Random::new(extent.seed);
@@ -139,7 +144,8 @@ pub(crate) fn run(arm: ArmKind, extent: &Extent) -> Figures {
     let started = millis();
     while sum.faults.is_empty() && sum.acquisitions() < extent.acquisitions && millis() - started < extent.millis {
         let want = extent.round.min(extent.acquisitions - sum.acquisitions());
-        let left = extent.millis - (millis() - started);
+        let longest = if arm == ArmKind::Exclusion { PRUNED_ROUND } else { u64::MAX };
+        let left = (extent.millis - (millis() - started)).min(longest);
         let round = one_round(arm, extent, want, left, random.next());
         sum.add(round);
     }

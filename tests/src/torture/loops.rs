@@ -110,7 +110,7 @@ fn turn(
         let mut command = scene.git();
         // A ref that is deleted between Git's listing and its reading it, Git takes for a broken one, and dies of a
         // "bad object": also where nobody but Git is at work. Without this care it passes over such a ref, and still
-        // tells of one whose object isn't there.
+        // tells of one whose object isn't there. But what only that ref leads to is unreachable to it then.
         command.env("GIT_REF_PARANOIA", "0");
         command.args(what.arguments).stdin(Stdio::null()).stdout(Stdio::null()).stderr(stderr).process_group(0);
         let Ok(child) = command.spawn() else { break };
