@@ -202,7 +202,9 @@ impl Worker {
     }
 
     fn acquire_and_release(&mut self, program: &PathBuf) {
-        let acquired = match self.git_lock(program, &["acquire", "--ttl", "3s", "--wait", "20s", LOCK]).output() {
+        // Nobody renews it between the two commands, which a busy machine may keep apart; after a kill it is waited for.
+        let ttl = if self.arm.kills() { "3s" } else { "20s" };
+        let acquired = match self.git_lock(program, &["acquire", "--ttl", ttl, "--wait", "20s", LOCK]).output() {
             Ok(output) if output.status.success() => output,
             Ok(output) => return self.judge("acquire", output.status, &output.stderr),
             Err(error) => return self.witness.fault(&format!("git-lock can't be started: {error}")),
