@@ -567,7 +567,8 @@ impl MultiGuard {
         parts.into_iter().flatten().filter_map(|part| Some(part.take().ok()?.detach())).collect()
     }
 
-    /// Ends the tenure everywhere, in all repositories at once.
+    /// Ends the tenure everywhere, in all repositories at once. One that is just being joined is waited for, as long as its
+    /// server may take to answer.
     ///
     /// # Errors
     /// [`ErrorCode::LockLost`] if it was held in too few, so that the work under it may have overlapped
