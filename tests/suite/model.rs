@@ -31,6 +31,7 @@ fn a_rule_left_out_is_noticed() {
         (Fault::GrantDeadWaiters, Invariant::NoGrantToTheGone),
         (Fault::KeepDeadQueue, Invariant::NoGrantToTheGone),
         (Fault::IgnoreJournalTip, Invariant::EndedStaysEnded),
+        (Fault::EndUnclosed, Invariant::Exclusion),
         (Fault::NoHandOver, Invariant::RefMeansHeld),
     ] {
         let found: BTreeSet<Invariant> = small()

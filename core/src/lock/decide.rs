@@ -396,6 +396,9 @@ pub enum Event {
 pub struct Decision {
     /// What to write, in this order; nothing if nothing changes.
     pub edits: Vec<Edit>,
+    /// Whether that closes leases that are over and no more: there are no answers yet, and once the edits are written
+    /// everything has to be decided again.
+    pub closes: bool,
     /// One answer for each call, true once the edits are written.
     pub outcomes: Vec<Outcome>,
     /// What happened.
@@ -418,7 +421,8 @@ pub struct Context<'a> {
 /// Decides: the only place where anything about locks is decided.
 ///
 /// Calls are answered in their order, each on what the ones before it leave. Everything that has
-/// ended by itself is ended first, whoever asks for what.
+/// ended by itself is ended first, whoever asks for what; and before that [closed](Decision::closes),
+/// by a decision of its own.
 ///
 /// # Panics
 /// If a call names a lock that isn't among the states.
@@ -426,11 +430,18 @@ pub fn decide(states: &[LockState], calls: &[Call], context: Context<'_>) -> Dec
     let mut works: Vec<Work<'_>> =
         states.iter().enumerate().map(|(lock, state)| Work::new(lock, state, context)).collect();
     let asking = Asking::of(calls);
-    for work in &mut works {
-        work.settle(&asking);
+    if close(&mut works, &asking) {
+        return Decision { closes: true, ..finish(works, Vec::new()) };
     }
+    works.iter_mut().for_each(|work| work.settle(&asking));
     let outcomes = calls.iter().map(|call| works[call.lock].answer(&call.request)).collect();
     finish(works, outcomes)
+}
+
+/// Closes what is over. Returns whether there was any; only then anything is changed.
+fn close(works: &mut [Work<'_>], asking: &Asking<'_>) -> bool {
+    let closed: Vec<bool> = works.iter_mut().map(|work| work.close(asking)).collect();
+    closed.contains(&true)
 }
 
 fn finish(works: Vec<Work<'_>>, outcomes: Vec<Outcome>) -> Decision {
@@ -456,6 +467,9 @@ pub fn decide_together(states: &[LockState], calls: &[Call], context: Context<'_
     let asking = Asking::of(calls);
     let mut works: Vec<Work<'_>> =
         states.iter().enumerate().map(|(lock, state)| Work::new(lock, state, context)).collect();
+    if close(&mut works, &asking) {
+        return Decision { closes: true, ..finish(works, Vec::new()) };
+    }
     works.iter_mut().for_each(|work| work.settle(&asking));
     let settled = works.clone();
     let mut outcomes = Vec::with_capacity(calls.len());
@@ -496,6 +510,8 @@ pub fn view(state: &LockState, context: Context<'_>) -> Record {
 pub(super) struct Asking<'a> {
     /// Those who ask.
     pub(super) ids: Vec<&'a str>,
+    /// Those of them who don't wait any more.
+    pub(super) leaving: Vec<&'a str>,
     /// Tenures of another repository, which says that they live.
     pub(super) vouched: Vec<&'a str>,
 }
@@ -505,6 +521,7 @@ impl<'a> Asking<'a> {
         let requests = || calls.iter().map(|call| &call.request);
         Asking {
             ids: requests().flat_map(Request::ids).collect(),
+            leaving: requests().flat_map(Request::leaving).collect(),
             vouched: requests().flat_map(Request::vouched).collect(),
         }
     }
@@ -525,6 +542,15 @@ impl Request {
             Request::Mend { id } => vec![id],
             Request::Break { .. } | Request::Lift { .. } | Request::Reconcile(_) | Request::Reap => Vec::new(),
         }
+    }
+
+    /// The ids that wait no more.
+    fn leaving(&self) -> impl Iterator<Item = &str> {
+        let ids = match self {
+            Request::Cancel { ids } => &ids[..],
+            _ => &[],
+        };
+        ids.iter().map(String::as_str)
     }
 
     /// The ids of tenures that live, whatever is known of them here.

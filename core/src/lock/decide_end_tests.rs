@@ -112,6 +112,84 @@ fn death_means_nothing_to_a_lease_bound_tenure_and_the_unknown_is_alive() {
     assert_eq!(lab.state.held, Held::Free);
 }
 
+// ------------------------------------------------------------------ closing
+
+/// Found at a server without atomic pushes: a grant was claimed between the two pushes of another's end of it.
+#[test]
+fn what_is_over_is_closed_in_the_record_before_it_ends() {
+    for (by, cause) in [("time", "expired"), ("death", "owner died")] {
+        let mut lab = Lab::new();
+        lab.ask_all(&[exclusive("a"), exclusive("b"), exclusive("c")]);
+        if by == "time" {
+            lab.pass(TTL)
+        } else {
+            lab.dies("a")
+        }
+        let before = lab.record();
+        assert_eq!(lab.close(&[exclusive("b")]), [], "nothing has ended yet");
+        let (holder, closed) = (before.holders[0].clone(), lab.holder("a"));
+        assert!(closed.is_closed() && closed.end.as_ref().is_some_and(|end| end.at <= lab.now.boot), "{closed:?}");
+        assert_eq!(Holder { timeout: holder.timeout, end: holder.end.clone(), ..closed }, holder, "and nothing else");
+        assert_eq!(lab.record().queue, before.queue);
+        // Whoever comes now finds it ended, also who knows nothing of what the closer knew.
+        lab.facts = Facts::default();
+        let refused = |outcome: &Outcome| *outcome == Outcome::Refused(Refusal::NotHeld);
+        for asks in [extend("a", TTL), release("a")] {
+            assert!(refused(&lab.decide(std::slice::from_ref(&asks)).outcomes[0]), "{asks:?}");
+        }
+        assert_eq!(lab.decide(&[again(exclusive("a"))]).outcomes, [Outcome::Gone]);
+        for reboots in [false, true] {
+            if reboots {
+                lab.reboot();
+            }
+            assert_eq!(view(&lab.state, lab.context()).holders[0].claim.id, "b", "whatever its clocks say");
+        }
+        lab.ask(Request::Reap);
+        assert_eq!((lab.holders(), lab.causes().len()), (vec!["b".to_owned()], 1), "{cause}");
+    }
+}
+
+#[test]
+fn a_closed_lease_is_over_to_observers_at_once() {
+    let mut lab = Lab::observed();
+    lab.ask_all(&[exclusive("a"), exclusive("b")]);
+    lab.pass(TTL);
+    lab.close(&[Request::Reap]);
+    lab.reboot();
+    assert_eq!(view(&lab.state, lab.context()).holders[0].claim.id, "b");
+}
+
+#[test]
+fn who_finds_its_own_lease_over_closes_it_too() {
+    let mut lab = Lab::new();
+    lab.ask(exclusive("a"));
+    lab.pass(TTL);
+    lab.close(&[extend("a", TTL)]);
+    assert_eq!(lab.ask(extend("a", TTL)), Outcome::Refused(Refusal::NotHeld));
+    assert_eq!(lab.causes(), [("a", "expired")]);
+}
+
+#[test]
+fn a_dead_queue_goes_with_the_closing() {
+    let mut lab = Lab::new();
+    lab.ask_all(&[exclusive("a"), exclusive("b"), exclusive("c")]);
+    lab.pass(TTL + lab.policy.dead_queue_after());
+    let dropped = |id: &str| Event::Dropped { lock: 0, id: id.to_owned(), why: "its queue was dead" };
+    assert_eq!(lab.close(&[again(exclusive("c"))]), [dropped("b")], "but not who asks");
+    assert_eq!(lab.waiters(), ["c"]);
+}
+
+#[test]
+fn one_of_several_shared_holders_is_closed_alone() {
+    let mut lab = Lab::new();
+    lab.ask_all(&[shared("a"), shared("b")]);
+    lab.dies("a");
+    lab.close(&[Request::Reap]);
+    assert_eq!((lab.holder("a").is_closed(), lab.holder("b").is_closed()), (true, false));
+    lab.ask(Request::Reap);
+    assert_eq!((lab.holders(), lab.causes()), (vec!["b".to_owned()], vec![("a", "owner died")]));
+}
+
 // ------------------------------------------------------------------ extend
 
 #[test]
@@ -290,21 +368,33 @@ fn the_end_of_several_tenures_is_one_swap_with_an_entry_each() {
     let mut lab = Lab::new();
     lab.ask_all(&[shared("a"), shared("b")]);
     lab.pass(TTL);
+    lab.close(&[Request::Reap]);
     let edits = lab.decide(&[Request::Reap]).edits;
     assert!(matches!(&edits[..], [Edit::Journal { entries, .. }, Edit::Remove { .. }] if entries.len() == 2));
 }
 
-/// Found by the model: a cancel that ended a dead holder's tenure, was granted the lock by that,
-/// gave it back, and was cut off between the journal and the record.
+/// A release that granted the lock to a waiter and a break that ended that came together, and were cut off between the
+/// journal and the record.
 #[test]
 fn a_waiter_whose_grant_and_end_were_half_finished_is_not_granted_again() {
     let mut lab = Lab::new();
     lab.ask_all(&[exclusive("a"), exclusive("b"), exclusive("c")]);
-    lab.dies("a");
-    let half = lab.decide(&[cancel("b")]);
+    let half = lab.decide(&[release("a"), broken(None)]);
     lab.apply(&half.edits, 1);
     assert_eq!(lab.waiters(), ["b", "c"], "the record still says so");
     lab.ask(Request::Reap);
     assert_eq!((lab.holders(), lab.waiters().len()), (vec!["c".to_owned()], 0));
-    assert_eq!(lab.causes(), [("a", "owner died"), ("b", "cancelled")]);
+    assert_eq!(lab.causes(), [("a", "released"), ("b", "broken")]);
+}
+
+/// Found by the model: the token of such a grant stood in the journal alone, and could be granted again.
+#[test]
+fn who_cancels_is_granted_nothing_first() {
+    let mut lab = Lab::new();
+    lab.ask_all(&[exclusive("a"), exclusive("b"), exclusive("c")]);
+    lab.dies("a");
+    assert_eq!(lab.ask(cancel("b")), Outcome::Cancelled { found: true });
+    assert_eq!((lab.holders(), lab.waiters().len()), (vec!["c".to_owned()], 0));
+    assert_eq!(lab.causes(), [("a", "owner died")], "and the journal has nothing to tell of it");
+    assert_eq!(lab.ask(cancel("b")), Outcome::Cancelled { found: false });
 }

@@ -62,15 +62,26 @@ impl Lab {
     }
 
     fn ask_all(&mut self, requests: &[Request]) -> Vec<Outcome> {
+        self.events = if self.decide(requests).closes { self.close(requests) } else { Vec::new() };
         let decision = self.decide(requests);
+        assert!(!decision.closes, "what was closed is closed");
         self.apply(&decision.edits, usize::MAX);
-        self.events = decision.events;
+        self.events.extend(decision.events);
         self.next_deadline = decision.next_deadline;
         decision.outcomes
     }
 
     fn ask(&mut self, request: Request) -> Outcome {
         self.ask_all(&[request]).remove(0)
+    }
+
+    /// Closes the leases that are over, and no more. Returns what that is told of.
+    fn close(&mut self, requests: &[Request]) -> Vec<Event> {
+        let decision = self.decide(requests);
+        assert!(decision.closes && decision.outcomes.is_empty(), "{decision:?}");
+        assert!(matches!(&decision.edits[..], [Edit::Put { .. }]), "the record alone: {decision:?}");
+        self.apply(&decision.edits, usize::MAX);
+        decision.events
     }
 
     /// Carries out the first edits, as a crash would leave them.

@@ -34,7 +34,11 @@ impl Tree {
     }
 
     fn ask(&mut self, calls: &[Call]) -> Vec<Outcome> {
-        let decision = self.decide(calls);
+        let mut decision = self.decide(calls);
+        if decision.closes {
+            self.apply(&decision.edits, usize::MAX);
+            decision = self.decide(calls);
+        }
         self.apply(&decision.edits, usize::MAX);
         decision.outcomes
     }

@@ -121,15 +121,18 @@ pub fn remaining(holder: &Holder, now: &Now, fact: Fact, policy: &Policy) -> i64
     if let Some(end) = &holder.end
         && (*end.boot == *now.boot_id || policy.faults.has(Fault::TrustForeignBoot))
     {
-        return signed(end.at).saturating_sub(signed(now.boot));
+        let left = signed(end.at).saturating_sub(signed(now.boot));
+        return if holder.is_closed() { left.min(0) } else { left };
     }
     match policy.expiry {
+        // It has ended, and nothing tells when.
+        Expiry::WallClock if holder.is_closed() => 0,
         Expiry::WallClock => {
             let skew = if policy.faults.has(Fault::NoClockSkew) { 0 } else { policy.max_clock_skew };
             signed(holder.ends_at().saturating_add(skew)).saturating_sub(signed(now.wall))
         }
         // The writer's clock says nothing here. Right after any write at most the shorter of the
-        // two remains: a grant's claim window, or one ttl.
+        // two remains: a grant's claim window, or one ttl; and of a closed lease nothing.
         Expiry::Observed => {
             let length = holder.timeout.min(holder.claim.ttl);
             signed(length).saturating_sub(signed(fact.unchanged.unwrap_or(0)))

@@ -49,6 +49,8 @@ faults! {
     TokenIgnoresRecord,
     /// A tenure that the journal calls ended is believed when it still stands in the record.
     IgnoreJournalTip,
+    /// What has ended by itself is ended at once, though its holder may extend it at the same time.
+    EndUnclosed,
     /// The last holder's release deletes the record, whoever queues.
     DropQueueOnRelease,
     /// A release hands over to nobody, and leaves a queue without a holder.

@@ -18,6 +18,7 @@ pub mod mode;
 pub mod queue;
 pub mod reconcile;
 pub mod record;
+mod settle;
 mod work;
 
 pub use decide::{

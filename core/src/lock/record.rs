@@ -122,6 +122,11 @@ impl Holder {
     pub fn ends_at(&self) -> u64 {
         self.acquired_at.saturating_add(self.timeout)
     }
+
+    /// Whether its lease was closed: it has no length, has ended for everybody, and can't be extended.
+    pub fn is_closed(&self) -> bool {
+        self.timeout == 0
+    }
 }
 
 /// Somebody in the queue.

@@ -2,10 +2,10 @@
 
 use super::{
     decide::{
-        Asking, Cause, Context, Decision, Edit, Ended, Event, Held, JournalTip, LockState, Opaque, Outcome, Place,
-        Rebind, Refusal, Request, Tenure, Wait,
+        Cause, Context, Decision, Edit, Ended, Event, Held, JournalTip, LockState, Opaque, Outcome, Place, Rebind,
+        Refusal, Request, Tenure, Wait,
     },
-    expiry::{Expiry, Fact, is_dead, is_late, remaining},
+    expiry::{Expiry, Fact, is_late, remaining},
     fault::Fault,
     fingerprint::proves,
     fit::{blocks, fits, free_slot, inherits, other_slots},
@@ -19,7 +19,7 @@ pub(super) struct Work<'a> {
     pub(super) lock: usize,
     pub(super) context: Context<'a>,
     journal: &'a JournalTip,
-    opaque: Option<Opaque>,
+    pub(super) opaque: Option<Opaque>,
     pub(super) record: Record,
     ended: Vec<Ended>,
     /// Whether there is no ref.
@@ -28,7 +28,9 @@ pub(super) struct Work<'a> {
     pub(super) highest_token: u64,
     pub(super) changed: bool,
     /// Tenures that the journal's tip calls ended and that still stand in the record as it is.
-    finished: Vec<String>,
+    pub(super) finished: Vec<String>,
+    /// Who cancels and was taken out of the queue.
+    pub(super) cancelled: Vec<String>,
 }
 
 impl<'a> Work<'a> {
@@ -53,85 +55,12 @@ impl<'a> Work<'a> {
             highest_token: by_journal.max(by_record),
             changed: false,
             finished: Vec::new(),
+            cancelled: Vec::new(),
         }
     }
 
     pub(super) fn fault(&self, fault: Fault) -> bool {
         self.context.policy.faults.has(fault)
-    }
-
-    // ------------------------------------------------------------ what ends by itself
-
-    /// Ends what has ended by itself, drops who is gone, and grants to who is next. Whoever is
-    /// `asking` is evidently there.
-    pub(super) fn settle(&mut self, asking: &Asking<'_>) {
-        let Context { now, facts, policy, .. } = self.context;
-        if let Some(Opaque::Missing { unchanged: Some(unchanged) }) = self.opaque
-            && unchanged >= policy.missing_object_hold
-        {
-            self.opaque = None;
-            self.journal_end(None, Cause::Expired, Some("its record was lost".to_owned()));
-        }
-        let mut overdue = Vec::new();
-        let mut at = 0;
-        while let Some(holder) = self.record.holders.get(at) {
-            if self.journal.ended.contains(&holder.claim.id) && !self.fault(Fault::IgnoreJournalTip) {
-                let left = remaining(holder, now, facts.of(&holder.claim.id), policy);
-                overdue.push(left.min(0).unsigned_abs());
-                self.finished.push(self.record.holders.remove(at).claim.id);
-                self.changed = true;
-            } else {
-                at += 1;
-            }
-        }
-        if !self.fault(Fault::IgnoreJournalTip) {
-            self.finish_waiters();
-        }
-        at = 0;
-        while let Some(holder) = self.record.holders.get(at) {
-            let fact = facts.of(&holder.claim.id);
-            let left = remaining(holder, now, fact, policy);
-            let dead = is_dead(holder.claim.bound, fact) && !self.fault(Fault::IgnoreDeadOwners);
-            let asks = asking.ids.contains(&&*holder.claim.id);
-            if asking.vouched.contains(&&*holder.claim.id) && !self.fault(Fault::SyncJudgesByCopies) {
-                at += 1;
-                continue;
-            } else if dead {
-                self.end(at, Cause::OwnerDied, None);
-            } else if left <= 0 && !(self.fault(Fault::ExtendEndedLease) && asks) {
-                self.end(at, Cause::Expired, None);
-            } else {
-                at += 1;
-                continue;
-            }
-            overdue.push(left.min(0).unsigned_abs());
-        }
-        // Whoever waits and lives ends an overdue lease long before this; so nobody there lives.
-        let all_long_gone = self.record.holders.is_empty()
-            && overdue.iter().min().is_some_and(|overdue| *overdue >= policy.dead_queue_after())
-            && !self.fault(Fault::KeepDeadQueue);
-        let (late, dead) = (self.fault(Fault::GrantLateWaiters), self.fault(Fault::GrantDeadWaiters));
-        self.drop_waiters(|waiter| {
-            if is_late(waiter, now, facts.of(&waiter.claim.id), policy) && !late {
-                Some("late")
-            } else if is_dead(waiter.claim.bound, facts.of(&waiter.claim.id)) && !dead {
-                Some("dead")
-            } else if all_long_gone && !asking.ids.contains(&&*waiter.claim.id) {
-                Some("its queue was dead")
-            } else {
-                None
-            }
-        });
-        self.hand_over();
-    }
-
-    /// Drops waiters that the journal's tip calls ended: whoever wrote it had granted to them and
-    /// ended that too, and then crashed before the record told of either.
-    fn finish_waiters(&mut self) {
-        let ended = &self.journal.ended;
-        let over = self.record.queue.iter().map(|waiter| &waiter.claim.id).filter(|id| ended.contains(id));
-        self.finished.extend(over.cloned());
-        self.drop_waiters(|waiter| ended.contains(&waiter.claim.id).then_some("ended already"));
     }
 
     pub(super) fn drop_waiters(&mut self, why: impl Fn(&Waiter) -> Option<&'static str>) {
@@ -154,7 +83,7 @@ impl<'a> Work<'a> {
         holder
     }
 
-    fn journal_end(&mut self, holder: Option<Holder>, cause: Cause, reason: Option<String>) {
+    pub(super) fn journal_end(&mut self, holder: Option<Holder>, cause: Cause, reason: Option<String>) {
         self.changed = true;
         let id = holder.as_ref().map(|holder| holder.claim.id.clone());
         self.events.push(Event::Ended { lock: self.lock, id, cause });
@@ -438,7 +367,7 @@ impl<'a> Work<'a> {
     fn cancel(&mut self, ids: &[String]) -> Outcome {
         let before = self.record.queue.len();
         self.drop_waiters(|waiter| ids.contains(&waiter.claim.id).then_some("cancelled"));
-        let mut found = self.record.queue.len() != before;
+        let mut found = self.record.queue.len() != before || ids.iter().any(|id| self.cancelled.contains(id));
         if !self.fault(Fault::CancelLeavesGrant) {
             while let Some(at) = self.record.holders.iter().position(|holder| ids.contains(&holder.claim.id)) {
                 self.end(at, Cause::Cancelled, None);

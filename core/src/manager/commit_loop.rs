@@ -376,13 +376,19 @@ impl CommitLoop {
         let mut uncertain: Option<Vec<Outcome>> = None;
         let started = self.clock.boot_ms();
         let mut fresh = known.is_empty();
-        for round in 0u32.. {
+        let mut conflicts = 0;
+        while self.has_patience(conflicts, started) {
             let mut snapshots = std::mem::take(known);
             if fresh {
                 let look = |(at, name)| self.look(name, snapshots.get(at));
                 snapshots = names.iter().enumerate().map(look).collect::<Result<_>>()?;
             }
             let mut decision = self.decide(&snapshots, &calls);
+            if decision.closes {
+                fresh = !self.close(names, snapshots, &decision, (known, by), patience)?;
+                conflicts += u32::from(fresh);
+                continue;
+            }
             if let Some(before) = &uncertain {
                 // Kept through conflicts: it stays true of what was taken away then.
                 settle_by_effect(before.clone(), &mut decision.outcomes);
@@ -439,16 +445,7 @@ impl CommitLoop {
                     uncertain = Some(decision.outcomes);
                 }
             }
-            if self.clock.boot_ms().saturating_sub(started) > GIVE_UP_AFTER {
-                break;
-            }
-            // Another process was faster. The first time that was chance; then it is a crowd.
-            if round > 0 {
-                // On a server each try is a question, and a crowd is spread over that.
-                let question = self.store.round_trip().map_or(0, |time| time.as_micros() as u64 / 64);
-                let spread = uuid::Uuid::new_v4().as_u64_pair().0 % ((100 + question) << round.min(7));
-                self.clock.pause(Duration::from_micros(spread));
-            }
+            conflicts += 1;
         }
         Err(Error::new(
             ErrorCode::RepositoryBusy,
@@ -457,6 +454,42 @@ impl CommitLoop {
                 names[0]
             ),
         ))
+    }
+
+    /// Pauses after so many conflicts. Returns whether another round may end without one.
+    fn has_patience(&self, conflicts: u32, started: u64) -> bool {
+        if conflicts > 0 && self.clock.boot_ms().saturating_sub(started) > GIVE_UP_AFTER {
+            return false;
+        }
+        // Another process was faster. The first time that was chance; then it is a crowd.
+        if conflicts > 1 {
+            // On a server each try is a question, and a crowd is spread over that.
+            let question = self.store.round_trip().map_or(0, |time| time.as_micros() as u64 / 64);
+            let spread = uuid::Uuid::new_v4().as_u64_pair().0 % ((100 + question) << (conflicts - 1).min(7));
+            self.clock.pause(Duration::from_micros(spread));
+        }
+        true
+    }
+
+    /// Writes that leases are over, and nothing beside it. Returns whether that is what is `known` now.
+    fn close(
+        &self,
+        names: &[LockName],
+        snapshots: Vec<Snapshot>,
+        decision: &Decision,
+        (known, by): (&mut Vec<Snapshot>, &Actor),
+        patience: Option<Duration>,
+    ) -> Result<bool> {
+        let plan = self.plan(&snapshots, decision, by)?;
+        let (done, _) = self.store.transact_beside(&plan.edits, &[], patience)?;
+        let Transacted::Committed(values) = done else {
+            *known = snapshots;
+            return Ok(false);
+        };
+        *known = plan.settled(snapshots, &values, decision);
+        self.store.superseded(&plan.superseded);
+        report(names, &decision.events, by);
+        Ok(true)
     }
 
     fn decide(&self, snapshots: &[Snapshot], calls: &[Call]) -> Decision {

@@ -72,8 +72,8 @@ fn turn(rules: &Rules<'_>, world: &World) -> Result<World, Violation> {
     let mut world = world.clone();
     for at in 0..world.clients.len() {
         let name = u8::try_from(at).unwrap_or(0);
-        // Enough to be told that its id is used up, to acquire under another, and to release.
-        for _ in 0..4 {
+        // Enough to close what is over, to be told that its id is used up, to acquire under another, and to release.
+        for _ in 0..6 {
             let client = &world.clients[at];
             let wish = match client.phase {
                 _ if client.health != Health::Live => break,

@@ -51,14 +51,22 @@ pub(super) fn at_write(
         format!("the ref exists, and nobody holds: {} wait", new.queue.len())
     })?;
     record_excludes(new)?;
+    let record = new;
+    // Who looked before the journal told of an end leaves what ended in the record, or hands over to it. As long as the
+    // tip names it, it has ended all the same.
+    let finished = |holder: &Holder| attempt.late && after.store.journal.ended.contains(&holder.claim.id);
+    let mut lasting = new.clone();
+    lasting.holders.retain(|holder| !finished(holder));
+    let new = &lasting;
     tokens_grow(before, old, new)?;
     let write = Write { rules, before, after, old, new, by, attempt };
     write.ended_stays_ended()?;
     write.no_lost_waiter()?;
     write.no_grant_to_the_gone()?;
     write.served_in_order()?;
-    let Some(head) = new.queue.first() else { return Ok(()) };
-    let fits = !new.holders.iter().any(|holder| exclude(holder.claim.mode, head.claim.mode));
+    // Who closed comes back to hand over.
+    let Some(head) = new.queue.first().filter(|_| !attempt.closes()) else { return Ok(()) };
+    let fits = !record.holders.iter().any(|holder| exclude(holder.claim.mode, head.claim.mode));
     hold(!fits, Invariant::NobodyWaitsForNothing, || format!("{} waits, and nothing is in its way", head.claim.id))
 }
 
@@ -120,6 +128,9 @@ impl Write<'_> {
             let id = &holder.claim.id;
             hold(!has(self.after.ended, id), Invariant::EndedStaysEnded, || format!("{id} has ended and holds again"))?;
             let Some(known) = self.old.holder(id) else { continue };
+            hold(!known.is_closed() || holder.is_closed(), Invariant::EndedStaysEnded, || {
+                format!("the lease of {id} was closed and goes on")
+            })?;
             let own_boot = self.rules.actor(self.by).boot == known.end.as_ref().map_or("", |end| &*end.boot);
             let over = own_boot && self.rules.true_end(known) <= self.looked_at();
             hold(!over || known.end == holder.end, Invariant::EndedStaysEnded, || {

@@ -13,8 +13,8 @@
 //!
 //! # Clients
 //! A client looks at the lock and decides, and some ticks later it writes what it decided. Nothing
-//! was written in between, or it has a conflict; so look and write are one step here, which says
-//! how long ago the look was. A client wants the lock (in one mode, with a priority, with or
+//! that it compares was written in between, or it has a conflict; so look and write are one step here, which says
+//! how long ago the look was, and whether that was before the last write. A client wants the lock (in one mode, with a priority, with or
 //! without a limit to its patience), asks again until it
 //! is granted or told `Gone`, holds, extends, releases, cancels. It may lie dead, provably or
 //! not. What it *believes* is what the guard believes: it holds until the lease's end on its own
@@ -22,9 +22,11 @@
 //! to release what isn't its own.
 //!
 //! # The repository
-//! A write compares what was read, lock and journal, with what is there. A client whose read has
+//! A write compares what it changes, record or journal or both, with what it read. A client whose read of that has
 //! gone stale has a conflict, which changes nothing but that it looks again: not a step of its
-//! own. (The manager's second look at the journal after it created a ref is part of this
+//! own. What it doesn't change it doesn't compare, so a record may be written by somebody who
+//! hasn't seen what a crash left in the journal. And where refs change one after another, what comes
+//! first may be changed before a conflict in what comes after. (The manager's second look at the journal after it created a ref is part of this
 //! comparison here.) A write may also end in
 //! *unknown*, made or not, and a crash or a lost connection between its ordered edits leaves the
 //! journal written and the record not.
@@ -37,6 +39,7 @@
 
 mod fair;
 mod invariants;
+mod late;
 mod scenarios;
 mod search;
 pub mod several;
@@ -142,6 +145,8 @@ pub struct Scenario {
     pub unknowns: u8,
     /// How many clients may crash.
     pub crashes: u8,
+    /// Whether refs change one after another, as on a server without atomic pushes.
+    pub ordered: bool,
     /// Whether waiters must be served in time: where clocks differ the bound isn't known to all.
     pub timely: bool,
     /// The clients.

@@ -22,6 +22,7 @@ pub const RULES: &[Fault] = &[
     Fault::TokenIgnoresJournal,
     Fault::TokenIgnoresRecord,
     Fault::IgnoreJournalTip,
+    Fault::EndUnclosed,
     Fault::DropQueueOnRelease,
     Fault::NoHandOver,
     Fault::CancelLeavesGrant,
@@ -85,6 +86,7 @@ fn scenario(name: &'static str, ticks: u16, clients: &[Actor], catches: &'static
         observed: false,
         unknowns: 0,
         crashes: 0,
+        ordered: false,
         timely: true,
         clients: clients.to_vec(),
         catches,
@@ -102,6 +104,7 @@ pub fn scenarios(full: bool) -> Vec<Scenario> {
         machines(3 + more),
         observers(3 + more),
         half_finished(1 + more),
+        one_after_another(1 + more),
         dead_queue(6 + more),
         lasting_tenures(3 + more),
         writers(2 + more, 1 + u8::from(full)),
@@ -112,7 +115,7 @@ pub fn scenarios(full: bool) -> Vec<Scenario> {
 
 /// A few worlds that are explored in a moment.
 pub fn small() -> Vec<Scenario> {
-    vec![stranger(2), ageing(2), readers(0, 1), half_finished(0), dead_queue(6)]
+    vec![stranger(2), ageing(2), readers(0, 1), half_finished(0), one_after_another(1), dead_queue(6)]
 }
 
 /// Three who exclude each other, with everything that may go wrong.
@@ -233,4 +236,15 @@ fn observers(ticks: u16) -> Scenario {
 fn half_finished(ticks: u16) -> Scenario {
     let clients = [Actor { dies: true, ..READER }, Actor { stops: true, ..READER }, READER];
     Scenario { unknowns: 2, crashes: 1, ..scenario("half-finished ends", ticks, &clients, &[Fault::IgnoreJournalTip]) }
+}
+
+/// A server that changes one ref after another: claims and renewals beside the ends that others make.
+fn one_after_another(ticks: u16) -> Scenario {
+    let clients = [
+        Actor { extends: 1, ttl: TICK, ..WRITER },
+        Actor { stops: true, ttl: TICK, ..WRITER },
+        Actor { ttl: TICK, ..WRITER },
+    ];
+    let scenario = scenario("one ref after another", ticks, &clients, &[Fault::EndUnclosed]);
+    Scenario { ordered: true, unknowns: 1, crashes: 1, window: TICK, ..scenario }
 }

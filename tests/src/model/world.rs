@@ -18,7 +18,7 @@ use gitlock::{
     },
 };
 
-use super::{Actor, LAG, MOST_CLIENTS, Scenario, Violation, invariants};
+use super::{Actor, LAG, MOST_CLIENTS, Scenario, Violation, invariants, late::Past};
 
 /// Where both clocks start, so that no lead makes them negative.
 const START: u64 = 1_000_000_000;
@@ -31,8 +31,9 @@ pub(super) type Ids = u32;
 pub(super) struct World {
     pub(super) time: u16,
     /// When the repository was last written.
-    written: u16,
+    pub(super) written: u16,
     pub(super) store: Arc<LockState>,
+    pub(super) past: Option<Past>,
     pub(super) clients: Vec<Client>,
     unknowns: u8,
     crashes: u8,
@@ -47,7 +48,7 @@ pub(super) struct Client {
     pub(super) phase: Phase,
     pub(super) health: Health,
     /// When it was last told something, or crashed.
-    changed: u16,
+    pub(super) changed: u16,
     /// The number of its present id, and of the first of this try.
     pub(super) attempt: u8,
     first: u8,
@@ -55,7 +56,7 @@ pub(super) struct Client {
     extends: u8,
     place: Option<(i64, u64)>,
     /// Whether its present id was asked for before.
-    asked: bool,
+    pub(super) asked: bool,
     /// When its patience ends, in milliseconds of true time.
     pub(super) until: Option<u64>,
     /// Ids that it was told are cancelled.
@@ -100,11 +101,21 @@ pub(super) enum Wish {
 pub(super) struct Attempt {
     pub(super) wish: Wish,
     pub(super) edits: Vec<Edit>,
-    outcome: Outcome,
+    /// Nothing: it only closes, and has to ask again.
+    pub(super) outcome: Option<Outcome>,
     /// The tick of the look.
     pub(super) looked: u16,
+    /// Whether that was before the last write.
+    pub(super) late: bool,
     /// Which clients were provably dead to the writer then.
     pub(super) dead: u8,
+}
+
+impl Attempt {
+    /// Whether it closes what is over, and no more.
+    pub(super) fn closes(&self) -> bool {
+        self.outcome.is_none()
+    }
 }
 
 /// How a write ends.
@@ -125,6 +136,8 @@ pub(super) enum Step {
     Tick,
     /// A client writes what it decided on when it looked, so many ticks ago.
     Act(u8, Wish, u16, Ending),
+    /// The same, and it had looked before the last write.
+    ActLate(u8, Wish, u16),
     Crash(u8, Health),
 }
 
@@ -136,6 +149,9 @@ impl fmt::Display for Step {
             Step::Act(client, wish, 0, ending) => write!(f, "{}: {wish:?}: {ending:?}", name(client)),
             Step::Act(client, wish, ago, ending) => {
                 write!(f, "{}: {wish:?}, as decided {ago} ticks ago: {ending:?}", name(client))
+            }
+            Step::ActLate(client, wish, ago) => {
+                write!(f, "{}: {wish:?}, as decided {ago} ticks ago, before the last write", name(client))
             }
             Step::Crash(client, health) => write!(f, "{} is {health:?}", name(client)),
         }
@@ -254,6 +270,7 @@ impl World {
             time: 0,
             written: 0,
             store: Arc::new(store),
+            past: None,
             clients: rules.scenario.clients.iter().map(client).collect(),
             unknowns: rules.scenario.unknowns,
             crashes: rules.scenario.crashes,
@@ -269,6 +286,13 @@ impl World {
         (self.time, ago(self.written), self.unknowns, self.crashes, self.last_token).hash(&mut hasher);
         (self.ended, self.record()).hash(&mut hasher);
         (&self.store.journal.ended, self.store.journal.highest_token).hash(&mut hasher);
+        if let Some(past) = &self.past {
+            (past.journal_stays, ago(past.from), ago(past.until), past.gone_on).hash(&mut hasher);
+            (&past.store.journal.ended, past.store.journal.highest_token).hash(&mut hasher);
+            if let Held::Record(record) = &past.store.held {
+                record.hash(&mut hasher);
+            }
+        }
         for client in &self.clients {
             (client.phase, client.health, ago(client.changed), client.attempt, client.first).hash(&mut hasher);
             (client.tries, client.extends, client.place, client.asked, client.until, client.cancelled)
@@ -280,10 +304,6 @@ impl World {
 
     pub(super) fn record(&self) -> Option<&Record> {
         if let Held::Record(record) = &self.store.held { Some(record) } else { None }
-    }
-
-    pub(super) fn holders(&self) -> &[Holder] {
-        self.record().map_or(&[], |record| &record.holders)
     }
 
     /// Whether this client, by its own clock, may be doing what only a holder may.
@@ -336,6 +356,7 @@ impl World {
                     }
                 }
             }
+            self.late_steps(rules, at, steps);
             if self.crashes > 0 && client.phase != Phase::Away {
                 steps.extend(actor.ways_to_crash().map(|health| Step::Crash(name, health)));
             }
@@ -343,7 +364,7 @@ impl World {
     }
 
     /// What a live client may have been after when it looked.
-    fn wishes(&self, rules: &Rules<'_>, at: usize, looked: u16) -> [Option<Wish>; 2] {
+    pub(super) fn wishes(&self, rules: &Rules<'_>, at: usize, looked: u16) -> [Option<Wish>; 2] {
         let (client, actor) = (&self.clients[at], rules.actor(at));
         match client.phase {
             Phase::Away if client.tries == 0 || looked < actor.from => [None, None],
@@ -361,11 +382,22 @@ impl World {
     pub(super) fn after(&self, rules: &Rules<'_>, step: Step) -> std::result::Result<World, Violation> {
         let mut next = self.clone();
         match step {
-            Step::Tick => next.time += 1,
+            Step::Tick => {
+                next.time += 1;
+                next.past = next.past.filter(|past| past.until + rules.scenario.stall >= next.time);
+            }
             Step::Act(client, wish, ago, ending) => {
                 next.act(rules, usize::from(client), wish, self.time - ago, ending)?
             }
+            Step::ActLate(client, wish, ago) => {
+                if !next.act_late(rules, usize::from(client), wish, self.time - ago)? {
+                    return Ok(self.clone());
+                }
+            }
             Step::Crash(client, health) => next.crash(usize::from(client), health),
+        }
+        if let (Some(past), Step::Act(client, ..) | Step::ActLate(client, ..)) = (&mut next.past, step) {
+            past.gone_on |= 1 << client;
         }
         invariants::in_state(rules, &next)?;
         Ok(next)
@@ -385,7 +417,8 @@ impl World {
         looked: u16,
         ending: Ending,
     ) -> std::result::Result<(), Violation> {
-        let Some(attempt) = self.decide(rules, at, wish, looked) else { return Ok(()) };
+        let store = self.store.clone();
+        let Some(attempt) = self.decide(rules, at, wish, looked, &store) else { return Ok(()) };
         let all = attempt.edits.len();
         let written = match ending {
             Ending::Done | Ending::UnknownDone => all,
@@ -399,7 +432,7 @@ impl World {
             return Ok(());
         }
         self.apply(rules, at, &attempt, written)?;
-        self.clients[at].asked |= wish == Wish::Acquire;
+        self.clients[at].asked |= wish == Wish::Acquire && !attempt.closes();
         if let Ending::Crash(health) = ending {
             self.crash(at, health);
         } else {
@@ -408,10 +441,17 @@ impl World {
         Ok(())
     }
 
-    fn decide(&mut self, rules: &Rules<'_>, at: usize, wish: Wish, looked: u16) -> Option<Attempt> {
+    pub(super) fn decide(
+        &mut self,
+        rules: &Rules<'_>,
+        at: usize,
+        wish: Wish,
+        looked: u16,
+        store: &Arc<LockState>,
+    ) -> Option<Attempt> {
         let now = rules.now(at, looked);
         let actor = rules.actor(at);
-        self.look(rules, at, now.boot);
+        self.look(rules, at, now.boot, store);
         let dead = self.provably_dead(rules, at, looked);
         let (time, client) = (self.time, &mut self.clients[at]);
         let before = client.phase;
@@ -450,35 +490,34 @@ impl World {
                 Request::Cancel { ids: (client.first..=client.attempt).map(|attempt| id_of(at, attempt)).collect() }
             }
             Wish::Steal => {
-                let victim = self.holders().first()?.claim.id.clone();
+                let victim = store.holders().first()?.claim.id.clone();
                 Request::Release { tenure: Tenure { id: Some(victim), proof: tenure.proof } }
             }
         };
-        self.decided(rules, at, request, wish, &now, (looked, dead))
+        Some(self.decided(rules, (at, wish), request, (store, &now), (looked, dead)))
     }
 
     fn decided(
         &self,
         rules: &Rules<'_>,
-        at: usize,
+        (at, wish): (usize, Wish),
         request: Request,
-        wish: Wish,
-        now: &Now,
+        (store, now): (&Arc<LockState>, &Now),
         (looked, dead): (u16, u8),
-    ) -> Option<Attempt> {
-        let facts = self.facts(rules, at, dead, now.boot);
+    ) -> Attempt {
+        let facts = self.facts(rules, at, dead, now.boot, store);
         let context = Context { now, facts: &facts, policy: &rules.policy };
-        let decision = decide(std::slice::from_ref(&self.store), &[Call { lock: 0, request }], context);
-        let outcome = decision.outcomes.into_iter().next()?;
-        Some(Attempt { wish, edits: decision.edits, outcome, looked, dead })
+        let decision = decide(std::slice::from_ref(store), &[Call { lock: 0, request }], context);
+        let outcome = decision.outcomes.into_iter().next();
+        assert!(outcome.is_none() == decision.closes, "who closes is told nothing, and nobody else");
+        Attempt { wish, edits: decision.edits, outcome, looked, late: false, dead }
     }
 
     /// Remembers since when each holder's entry has been as it is, where that counts.
-    fn look(&mut self, rules: &Rules<'_>, at: usize, boot: u64) {
+    fn look(&mut self, rules: &Rules<'_>, at: usize, boot: u64, store: &Arc<LockState>) {
         if !rules.scenario.observed {
             return;
         }
-        let store = self.store.clone();
         let client = &mut self.clients[at];
         let before = client.sightings.clone();
         let entries: Vec<(u8, u64)> = store.holders().iter().map(|h| (bit(&h.claim.id), h.timeout)).collect();
@@ -494,8 +533,8 @@ impl World {
         }
     }
 
-    fn facts(&self, rules: &Rules<'_>, at: usize, dead: u8, boot: u64) -> Facts {
-        let Some(record) = self.record() else { return Facts::default() };
+    fn facts(&self, rules: &Rules<'_>, at: usize, dead: u8, boot: u64, store: &LockState) -> Facts {
+        let Held::Record(record) = &store.held else { return Facts::default() };
         let ids = record.holders.iter().map(|h| &h.claim.id).chain(record.queue.iter().map(|w| &w.claim.id));
         let fact = |id: &String| {
             let is_dead = dead & (1 << client_of(id)) != 0;
@@ -508,7 +547,7 @@ impl World {
     }
 
     /// Makes the first of these edits.
-    fn apply(
+    pub(super) fn apply(
         &mut self,
         rules: &Rules<'_>,
         at: usize,
@@ -531,13 +570,15 @@ impl World {
                     for holder in holders() {
                         invariants::ends_once(self, holder)?;
                         self.ended |= 1 << bit(&holder.claim.id);
+                        self.last_token = self.last_token.max(holder.token.unwrap_or(0));
                     }
-                    self.last_token = self.last_token.max(highest);
                 }
                 Edit::Put { record, .. } => store.held = Held::Record(record.clone()),
                 Edit::Remove { .. } => store.held = Held::Free,
             }
         }
+        let made = &attempt.edits[..first.min(attempt.edits.len())];
+        self.past = Past::of(rules, self, made);
         self.store = Arc::new(store);
         self.written = self.time;
         if first >= attempt.edits.len() {
@@ -551,17 +592,21 @@ impl World {
 
     /// Somebody looks after the lock, by the first client's clocks.
     pub(super) fn reap(&mut self, rules: &Rules<'_>) -> std::result::Result<(), Violation> {
-        let now = rules.now(0, self.time);
-        self.look(rules, 0, now.boot);
-        let dead = self.provably_dead(rules, 0, self.time);
-        match self.decided(rules, 0, Request::Reap, Wish::Steal, &now, (self.time, dead)) {
-            Some(attempt) => self.apply(rules, 0, &attempt, usize::MAX),
-            None => Ok(()),
+        let (now, dead) = (rules.now(0, self.time), self.provably_dead(rules, 0, self.time));
+        loop {
+            let store = self.store.clone();
+            self.look(rules, 0, now.boot, &store);
+            let attempt = self.decided(rules, (0, Wish::Steal), Request::Reap, (&store, &now), (self.time, dead));
+            self.apply(rules, 0, &attempt, usize::MAX)?;
+            if !attempt.closes() {
+                return Ok(());
+            }
         }
     }
 
     /// What a client makes of an answer.
-    fn told(&mut self, rules: &Rules<'_>, at: usize, wish: Wish, outcome: Outcome) {
+    pub(super) fn told(&mut self, rules: &Rules<'_>, at: usize, wish: Wish, outcome: Option<Outcome>) {
+        let Some(outcome) = outcome else { return };
         let (time, client) = (self.time, &mut self.clients[at]);
         let before = (client.phase, client.attempt, client.place);
         let believe = |holder: &Holder| {

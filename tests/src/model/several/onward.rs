@@ -17,7 +17,7 @@ use gitlock::{
 use super::{
     client::{Client, Wish},
     look::longest,
-    world::{Ending, Forest, Step, TICK, TTL, WINDOW, World, client_of, record},
+    world::{Forest, Step, TICK, TTL, WINDOW, World, client_of, record},
 };
 use crate::model::{Invariant, Violation, hold, search::Space, world::Health};
 
@@ -107,7 +107,7 @@ impl Onward {
             hold(waits_as.as_ref() == Some(&told[0].victim), Invariant::DeadlockIsOne, || {
                 format!("{} is to give up, and waits as {waits_as:?}", told[0].victim)
             })?;
-            world.act(forest, victim, Wish::GiveUp, Ending::Done)?;
+            world.act_out(forest, victim, Wish::GiveUp)?;
             for _ in 0..2 * STILL {
                 world = turn(forest, &world)?;
             }
@@ -125,7 +125,7 @@ fn turn(forest: &Forest<'_>, world: &World) -> Result<World, Violation> {
         }
         if world.clients[at].doing.is_none() {
             if !world.clients[at].held.is_empty() {
-                world.act(forest, at, Wish::Release(0), Ending::Done)?;
+                world.act_out(forest, at, Wish::Release(0))?;
             }
             continue;
         }
@@ -136,14 +136,14 @@ fn turn(forest: &Forest<'_>, world: &World) -> Result<World, Violation> {
         for (index, believes) in (0u8..).zip(believes) {
             if believes {
                 let before = world.clients[at].held.len();
-                world.act(forest, at, Wish::Extend(index), Ending::Done)?;
+                world.act_out(forest, at, Wish::Extend(index))?;
                 hold(world.clients[at].held.len() == before, Invariant::WholeOrNothing, || {
                     format!("client {at} can't extend what it believes that it holds")
                 })?;
             }
         }
         world.clients[at].doing = doing;
-        world.act(forest, at, Wish::Again, Ending::Done)?;
+        world.act_out(forest, at, Wish::Again)?;
     }
     forest.after(&world, Step::Tick)
 }

@@ -257,7 +257,9 @@ impl Space for Forest<'_> {
         let mut next = world.clone();
         match step {
             Step::Tick => next.time += 1,
-            Step::Act(client, wish, ending) => next.act(self, usize::from(client), wish, ending)?,
+            Step::Act(client, wish, ending) => {
+                next.act(self, usize::from(client), wish, ending)?;
+            }
             Step::Crash(client, health) => next.crash(usize::from(client), health),
         }
         look::in_state(self, &next)?;
@@ -291,13 +293,23 @@ impl World {
         self.crashes = self.crashes.saturating_sub(1);
     }
 
+    /// A client does all that is to do for what it wishes.
+    pub(super) fn act_out(&mut self, forest: &Forest<'_>, at: usize, wish: Wish) -> std::result::Result<(), Violation> {
+        let mut told = self.act(forest, at, wish, Ending::Done)?;
+        while !told {
+            told = self.act(forest, at, Wish::Again, Ending::Done)?;
+        }
+        Ok(())
+    }
+
+    /// One decision of a client, and its write. Returns whether it was told anything: else it only closed, and asks again.
     pub(super) fn act(
         &mut self,
         forest: &Forest<'_>,
         at: usize,
         wish: Wish,
         ending: Ending,
-    ) -> std::result::Result<(), Violation> {
+    ) -> std::result::Result<bool, Violation> {
         let client = &mut self.clients[at];
         match wish {
             Wish::Again => {}
@@ -331,7 +343,7 @@ impl World {
             }
             Wish::Release(held) => client.doing = Some(Doing::Releases { at: held }),
         }
-        let Some(doing) = self.clients[at].doing.clone() else { return Ok(()) };
+        let Some(doing) = self.clients[at].doing.clone() else { return Ok(true) };
         let calls = self.calls(forest, at, &doing);
         let (now, facts) = (forest.now(self), self.facts());
         let context = Context { now: &now, facts: &facts, policy: &forest.policy };
@@ -352,10 +364,12 @@ impl World {
             Ending::Unknown(edits) | Ending::Crash(edits, _) => edits.min(all),
             Ending::Done => all,
         };
-        self.apply(forest, &decision.edits[..edits], &locks, edits == all)?;
+        self.apply(forest, &decision.edits[..edits], &locks, edits == all && !decision.closes)?;
         match ending {
+            Ending::Done if decision.closes => return Ok(false),
             Ending::Done => self.told(forest, at, doing, decision.outcomes),
             Ending::Crash(_, health) => self.crash(at, health),
+            Ending::Unknown(_) if decision.closes => self.unknowns -= 1,
             Ending::Unknown(_) => {
                 self.unknowns -= 1;
                 let all = calls.len();
@@ -365,7 +379,7 @@ impl World {
                 }
             }
         }
-        Ok(())
+        Ok(true)
     }
 
     fn calls(&self, forest: &Forest<'_>, at: usize, doing: &Doing) -> Vec<Call> {
@@ -549,9 +563,13 @@ impl World {
         for lock in 0..self.states.len() {
             let (now, facts) = (forest.now(self), self.facts());
             let context = Context { now: &now, facts: &facts, policy: &forest.policy };
-            let states = [(*self.states[lock]).clone()];
-            let decision = decide_together(&states, &[Call { lock: 0, request: Request::Reap }], context);
-            self.apply(forest, &decision.edits, &[lock], true)?;
+            let mut closes = true;
+            while closes {
+                let states = [(*self.states[lock]).clone()];
+                let decision = decide_together(&states, &[Call { lock: 0, request: Request::Reap }], context);
+                self.apply(forest, &decision.edits, &[lock], !decision.closes)?;
+                closes = decision.closes;
+            }
         }
         Ok(())
     }
