@@ -12,8 +12,8 @@ use std::{
 use gitlock::clock::{Clock, SystemClock};
 use rustix::process::{Pid, Signal, kill_process_group};
 
-/// How often, ten milliseconds apart, is looked whether a server listens.
-const LOOKS: usize = 1_000;
+/// How often, ten milliseconds apart, is looked whether a server listens, or what it started is gone.
+pub(super) const LOOKS: usize = 1_000;
 
 /// A process group. The thread that starts it has to outlive it.
 #[derive(Debug)]

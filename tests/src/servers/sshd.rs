@@ -4,11 +4,14 @@ use std::{
     fs,
     path::{Path, PathBuf},
     process::{Command, Stdio},
+    time::Duration,
 };
+
+use gitlock::clock::{Clock, SystemClock};
 
 use super::{
     free_port,
-    group::{Group, program, run},
+    group::{Group, LOOKS, program, run},
 };
 
 /// The host under which each connection is made anew.
@@ -78,14 +81,32 @@ impl Sshd {
 
     /// Whether a connection is kept.
     pub fn keeps_one(&self) -> bool {
-        self.ssh().args(["-O", "check", KEPT_HOST]).status().is_ok_and(|status| status.success())
+        self.keeper().is_some()
     }
+
+    /// The process that keeps one, if there is one: "Master running (pid=7)".
+    fn keeper(&self) -> Option<u32> {
+        let checked = self.ssh().args(["-O", "check", KEPT_HOST]).output().ok().filter(|it| it.status.success())?;
+        let said = String::from_utf8_lossy(&checked.stderr).into_owned();
+        said.split_once("pid=")?.1.split_once(')')?.0.parse().ok()
+    }
+}
+
+/// Whether this process still runs.
+fn runs(pid: u32) -> bool {
+    fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|words| !words.is_empty())
 }
 
 impl Drop for Sshd {
     fn drop(&mut self) {
         // What is kept runs in the background, and has nobody else who ends it.
-        let _ = self.ssh().args(["-O", "exit", KEPT_HOST]).status();
+        if let Some(keeper) = self.keeper() {
+            let _ = self.ssh().args(["-O", "exit", KEPT_HOST]).output();
+            // It says that it will before it does.
+            for _ in (0..LOOKS).take_while(|_| runs(keeper)) {
+                SystemClock.pause(Duration::from_millis(10));
+            }
+        }
         // Each connection has a session and a process group of its own.
         #[cfg(target_os = "linux")]
         for pid in crate::torture::descendants(self.server.id()) {
