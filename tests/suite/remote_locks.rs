@@ -59,11 +59,16 @@ impl Machine {
     }
 
     fn open(&self, url: &str) -> LockManager {
+        self.open_with(url, Duration::from_millis(1_500))
+    }
+
+    /// A manager that waits so long for an answer.
+    fn open_with(&self, url: &str, patience: Duration) -> LockManager {
         let mut options = Options::default();
         options.remote = Some(url.to_owned());
         options.owner = Some(self.name.to_owned());
         options.poll_interval = Duration::from_millis(150);
-        options.remote_timeout = Duration::from_millis(1_500);
+        options.remote_timeout = patience;
         options.clock = Arc::new(OtherMachine { boot_id: self.name.into(), ahead: self.ahead });
         LockManager::open_with(self.repo.path(), options).unwrap()
     }
@@ -112,7 +117,8 @@ fn crowd(url: &str, machines: &[Machine], rounds: usize) {
         for machine in machines {
             let (inside, highest, entered) = (&inside, &highest, &entered);
             scope.spawn(move || {
-                let manager = machine.open(url);
+                // The server is there, however busy everything is.
+                let manager = machine.open_with(url, millis(20_000));
                 for _ in 0..rounds {
                     let guard = manager.lock("hot").wait(millis(60_000)).acquire().unwrap();
                     assert!(!inside.swap(true, SeqCst), "two are inside");

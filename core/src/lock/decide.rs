@@ -440,8 +440,11 @@ pub fn decide(states: &[LockState], calls: &[Call], context: Context<'_>) -> Dec
 
 /// Closes what is over. Returns whether there was any; only then anything is changed.
 fn close(works: &mut [Work<'_>], asking: &Asking<'_>) -> bool {
-    let closed: Vec<bool> = works.iter_mut().map(|work| work.close(asking)).collect();
-    closed.contains(&true)
+    let mut any = false;
+    for work in works {
+        any |= work.close(asking);
+    }
+    any
 }
 
 fn finish(works: Vec<Work<'_>>, outcomes: Vec<Outcome>) -> Decision {

@@ -108,6 +108,9 @@ impl Work<'_> {
     /// Whether all that is held has ended so long ago that whoever waits and lives would have ended it: so nobody
     /// there lives.
     fn is_queue_dead(&self, asking: &Asking<'_>) -> bool {
+        if self.record.queue.is_empty() {
+            return false;
+        }
         let Context { now, facts, policy, .. } = self.context;
         let overdue = |holder: &Holder| {
             if self.is_finished(&holder.claim.id) {

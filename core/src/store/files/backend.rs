@@ -248,3 +248,20 @@ fn refused(words: &str) -> Error {
         format!("Git has refused to change the lock's refs for a while, though they are as expected; it says: {words}");
     Error::new(ErrorCode::RepositoryBusy, message)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::settles_in;
+
+    #[test]
+    fn a_change_is_old_news_sooner_where_times_are_fine() {
+        const SECOND: i128 = 1_000_000_000;
+        // Whole milliseconds, whole seconds, and even ones: nothing finer may have been kept.
+        for coarse in [7 * SECOND + 3_000_000, 7 * SECOND, 8 * SECOND] {
+            assert_eq!(settles_in(coarse), 2 * SECOND, "{coarse}");
+        }
+        for fine in [7 * SECOND + 1, 7 * SECOND + 123_456_789] {
+            assert_eq!(settles_in(fine), SECOND / 10, "{fine}");
+        }
+    }
+}
