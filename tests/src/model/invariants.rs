@@ -58,7 +58,9 @@ pub(super) fn at_write(
     let mut lasting = new.clone();
     lasting.holders.retain(|holder| !finished(holder));
     let new = &lasting;
-    tokens_grow(before, old, new)?;
+    // Who looked before the journal was written knows nothing of tokens that it speaks of and that nobody was granted.
+    let journalled = if attempt.late { 0 } else { before.store.journal.highest_token };
+    tokens_grow(before.last_token.max(journalled), old, new)?;
     let write = Write { rules, before, after, old, new, by, attempt };
     write.ended_stays_ended()?;
     write.no_lost_waiter()?;
@@ -81,8 +83,7 @@ fn record_excludes(record: &Record) -> Result<(), Violation> {
     Ok(())
 }
 
-fn tokens_grow(before: &World, old: &Record, new: &Record) -> Result<(), Violation> {
-    let mut highest = before.last_token;
+fn tokens_grow(mut highest: u64, old: &Record, new: &Record) -> Result<(), Violation> {
     for holder in &new.holders {
         let id = &holder.claim.id;
         let token = holder.token.unwrap_or(0);

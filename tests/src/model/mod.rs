@@ -13,21 +13,21 @@
 //!
 //! # Clients
 //! A client looks at the lock and decides, and some ticks later it writes what it decided. Nothing
-//! that it compares was written in between, or it has a conflict; so look and write are one step here, which says
-//! how long ago the look was, and whether that was before the last write. A client wants the lock (in one mode, with a priority, with or
-//! without a limit to its patience), asks again until it
-//! is granted or told `Gone`, holds, extends, releases, cancels. It may lie dead, provably or
+//! that it compares was written in between, or it has a conflict; so look and write are one step
+//! here, which says how long ago the look was, and whether that was before the last write
+//! (`late.rs`). A client wants the lock (in one mode, with a priority, with or without a limit to
+//! its patience), asks again until it is granted or told `Gone`, holds, extends, releases, cancels. It may lie dead, provably or
 //! not. What it *believes* is what the guard believes: it holds until the lease's end on its own
 //! clock less the safety margin, and acts on that belief up to [`LAG`] later. A stranger may try
 //! to release what isn't its own.
 //!
 //! # The repository
-//! A write compares what it changes, record or journal or both, with what it read. A client whose read of that has
-//! gone stale has a conflict, which changes nothing but that it looks again: not a step of its
-//! own. What it doesn't change it doesn't compare, so a record may be written by somebody who
+//! A write compares what it changes, record or journal or both, with what it read. A client whose
+//! read of that has gone stale has a conflict, which changes nothing but that it looks again: not a
+//! step of its own. What it doesn't change it doesn't compare, so a record may be written by somebody who
 //! hasn't seen what a crash left in the journal. And where refs change one after another, what comes
-//! first may be changed before a conflict in what comes after. (The manager's second look at the journal after it created a ref is part of this
-//! comparison here.) A write may also end in
+//! first may be changed before a conflict in what comes after. (The manager's second look at the
+//! journal after it created a ref is part of this comparison here.) A write may also end in
 //! *unknown*, made or not, and a crash or a lost connection between its ordered edits leaves the
 //! journal written and the record not.
 //!
